@@ -1,0 +1,322 @@
+"""Journal lines: bytes to entries and back, torn tails and damage told apart; no files, no sessions.
+
+The format (D11), one entry a line, compact JSON, ``\\n`` at the end:
+
+    {"type":"start","session":1,"offset":0,"timestamp":"2026-01-31T12:00:00.000Z","metadata":{"k":1}}
+    {"type":"step","session":1,"offset":1,"timestamp":"…","stepId":"llm","name":"llm","result":"hi"}
+    {"type":"suspend","session":1,"offset":2,"timestamp":"…","reason":"…","waitingFor":"approval"}
+    {"type":"resume","session":2,"offset":4,"timestamp":"…","eventName":"approval","value":true}
+    {"type":"complete","session":2,"offset":5,"timestamp":"…"}
+    {"type":"error","session":2,"offset":5,"timestamp":"…","message":"…","name":"ValueError"}
+    {"type":"cancel","session":2,"offset":5,"timestamp":"…","reason":"suspend_timeout_expired"}
+
+Rules:
+- ``offset`` equals the line's position where it is present.
+- A last line without ``\\n`` is an append that never happened: readers skip it.
+- Any other damage is a JournalCorruptionError with the line's number, counted from 1.
+- Unknown fields of known types are kept. A tag or field name is never given a second meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NoReturn, cast, final
+
+import orjson
+
+from kassette.entries import (
+    CancelEntry,
+    CompleteEntry,
+    Entry,
+    ErrorEntry,
+    ForkSource,
+    ResumeEntry,
+    StartEntry,
+    StepEntry,
+    SuspendEntry,
+)
+from kassette.errors import JournalCorruptionError
+from kassette.timestamps import parse_timestamp
+from kassette.values import decode_value, rewrite_value
+
+_ENVELOPE = frozenset({"type", "session", "offset", "timestamp"})
+_PLAIN_STEP_MEMBERS = len(_ENVELOPE) + len(("stepId", "name", "result"))
+_RESULT = b',"result":'
+_CLOSING_BRACE = ord("}")
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Journal:
+    """What a journal's bytes hold: its entries, and the number of bytes their whole lines take.
+
+    Bytes past ``whole`` are a torn tail, to be truncated away by the next writer.
+    """
+
+    entries: list[Entry]
+    whole: int
+
+
+def decode_journal(data: bytes, *, first_offset: int = 0) -> Journal:
+    """Read a journal, or the part of one that begins with entry ``first_offset``.
+
+    Raises JournalCorruptionError for any damage but a torn last line.
+    """
+    lines = data.split(b"\n")
+    torn = len(lines.pop())
+    entries = [decode_line(line, offset) for offset, line in enumerate(lines, first_offset)]
+    return Journal(entries=entries, whole=len(data) - torn)
+
+
+def decode_line(line: bytes, offset: int) -> Entry:
+    """Read the line at ``offset`` (from 0, without its newline). Raises JournalCorruptionError."""
+    try:
+        found = decode_value(line)
+    except ValueError as error:
+        _corrupt(offset, f"not JSON ({error})")
+    if type(found) is not dict:
+        _corrupt(offset, "not a JSON object")
+    members = cast("dict[str, Any]", found)
+    session = members.get("session")
+    timestamp = members.get("timestamp")
+    if type(session) is not int or session < 0:
+        _corrupt(offset, f"session is {session!r}, not a number of at least 0")
+    if type(timestamp) is not str:
+        _corrupt(offset, f"timestamp is {timestamp!r}, not text")
+    position = members.get("offset", offset)
+    if type(position) is not int or position != offset:
+        _corrupt(offset, f"offset is {position!r} where {offset} belongs")
+    kind = members.get("type")
+    if kind == StepEntry.type and (step := _plain_step(members, line, offset)) is not None:
+        return step
+    build = _BUILDERS.get(kind) if type(kind) is str else None
+    if build is None:
+        _corrupt(offset, f"type is {kind!r}, not one of the seven entry types")
+    return build(_Fields(members, line, offset))
+
+
+def encode_entry(entry: Entry, offset: int) -> bytes:
+    """Write ``entry`` as the line at ``offset``, newline included."""
+    members: dict[str, Any] = {
+        "type": entry.type,
+        "session": entry.session,
+        "offset": offset,
+        "timestamp": entry.timestamp,
+    }
+    match entry:
+        case StartEntry():
+            _put(members, version=entry.version, writer=entry.writer)
+            if entry.source is not None:
+                members["source"] = {
+                    "runId": entry.source.run_id,
+                    "fromOffset": entry.source.from_offset,
+                }
+            if entry.metadata_json is not None:
+                members["metadata"] = orjson.Fragment(entry.metadata_json)
+        case StepEntry():
+            _put_extra(members, entry)
+            members["stepId"] = entry.step_id
+            members["name"] = entry.name
+            members["result"] = orjson.Fragment(entry.result_json)
+            return orjson.dumps(members, option=orjson.OPT_APPEND_NEWLINE)
+        case SuspendEntry():
+            _put(members, reason=entry.reason, waitingFor=entry.waiting_for, timeout=entry.timeout)
+        case ResumeEntry():
+            members["eventName"] = entry.event_name
+            members["value"] = orjson.Fragment(entry.value_json)
+        case ErrorEntry():
+            _put(members, message=entry.message, name=entry.name, stack=entry.stack)
+        case CancelEntry():
+            _put(members, reason=entry.reason)
+        case CompleteEntry():
+            pass
+    _put_extra(members, entry)
+    return orjson.dumps(members, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _put(members: dict[str, Any], **optional: str | None) -> None:
+    members.update((key, value) for key, value in optional.items() if value is not None)
+
+
+def _put_extra(members: dict[str, Any], entry: Entry) -> None:
+    if entry.extra_json != b"{}":
+        for key, value in entry.extra.items():
+            members[key] = orjson.Fragment(rewrite_value(value))
+
+
+def _corrupt(offset: int, why: str) -> NoReturn:
+    raise JournalCorruptionError(why, line=offset + 1)
+
+
+@final
+class _Fields:
+    """The members of one decoded line, taken with their types checked."""
+
+    __slots__ = ("_line", "_members", "_offset", "_taken")
+
+    def __init__(self, members: dict[str, Any], line: bytes, offset: int) -> None:
+        self._members = members
+        self._line = line
+        self._offset = offset
+        self._taken = set(_ENVELOPE)
+
+    def envelope(self) -> dict[str, Any]:
+        members = self._members
+        unknown = members.keys() - self._taken
+        return {
+            "session": members["session"],
+            "timestamp": members["timestamp"],
+            "offset": self._offset,
+            "extra_json": rewrite_value({key: members[key] for key in members if key in unknown})
+            if unknown
+            else b"{}",
+        }
+
+    def text(self, key: str) -> str:
+        value = self.optional_text(key)
+        if value is None:
+            _corrupt(self._offset, f"{self._members['type']} entry without {key}")
+        return value
+
+    def optional_text(self, key: str) -> str | None:
+        self._taken.add(key)
+        value = self._members.get(key)
+        if value is not None and type(value) is not str:
+            _corrupt(self._offset, f"{key} is {value!r}, not text")
+        return value
+
+    def deadline(self, key: str) -> str | None:
+        value = self.optional_text(key)
+        if value is not None:
+            try:
+                parse_timestamp(value)
+            except ValueError:
+                _corrupt(self._offset, f"{key} is {value!r}, not an ISO 8601 instant")
+        return value
+
+    def source(self) -> ForkSource | None:
+        self._taken.add("source")
+        match self._members.get("source"):
+            case None:
+                return None
+            case {"runId": str(run_id), "fromOffset": int(from_offset)}:
+                return ForkSource(run_id=run_id, from_offset=from_offset)
+            case other:
+                _corrupt(self._offset, f"source is {other!r}, not a run id and an offset")
+
+    def payload(self, key: str) -> bytes:
+        raw = self.optional_payload(key)
+        if raw is None:
+            _corrupt(self._offset, f"{self._members['type']} entry without {key}")
+        return raw
+
+    def optional_payload(self, key: str) -> bytes | None:
+        self._taken.add(key)
+        if key not in self._members:
+            return None
+        return _slice(self._line, self._members, key) or rewrite_value(self._members[key])
+
+
+def _plain_step(members: dict[str, Any], line: bytes, offset: int) -> StepEntry | None:
+    """Take a step line as this library writes it; they are nearly all of a long journal.
+
+    With exactly these seven members, of which six are scalars, cutting the result out of the line
+    is safe (see ``_slice``).
+    """
+    if len(members) != _PLAIN_STEP_MEMBERS or next(reversed(members)) != "result":
+        return None
+    step_id, name = members.get("stepId"), members.get("name")
+    if type(step_id) is not str or type(name) is not str or "offset" not in members:
+        return None
+    if line.count(_RESULT) != 1 or line[-1] != _CLOSING_BRACE:
+        return None
+    return StepEntry(
+        session=members["session"],
+        timestamp=members["timestamp"],
+        offset=offset,
+        step_id=step_id,
+        name=name,
+        result_json=line[line.index(_RESULT) + len(_RESULT) : -1],
+    )
+
+
+def _slice(line: bytes, members: dict[str, Any], key: str) -> bytes | None:
+    """Cut the value of ``key`` out of the line as it stands, where that is certainly right.
+
+    It is when ``key`` is the last member, its name appears once, and no member before it is a
+    container that could hold that one appearance.
+    """
+    marker = b',"%b":' % key.encode()
+    if next(reversed(members)) != key or line.count(marker) != 1 or not line.endswith(b"}"):
+        return None
+    if any(type(members[name]) in (dict, list) for name in members if name != key):
+        return None
+    return line[line.index(marker) + len(marker) : -1]
+
+
+def _start(fields: _Fields) -> StartEntry:
+    return StartEntry(
+        version=fields.optional_text("version"),
+        writer=fields.optional_text("writer"),
+        source=fields.source(),
+        metadata_json=fields.optional_payload("metadata"),
+        **fields.envelope(),
+    )
+
+
+def _step(fields: _Fields) -> StepEntry:
+    return StepEntry(
+        step_id=fields.text("stepId"),
+        name=fields.text("name"),
+        result_json=fields.payload("result"),
+        **fields.envelope(),
+    )
+
+
+def _suspend(fields: _Fields) -> SuspendEntry:
+    return SuspendEntry(
+        reason=fields.text("reason"),
+        waiting_for=fields.text("waitingFor"),
+        timeout=fields.deadline("timeout"),
+        **fields.envelope(),
+    )
+
+
+def _resume(fields: _Fields) -> ResumeEntry:
+    return ResumeEntry(
+        event_name=fields.text("eventName"),
+        value_json=fields.payload("value"),
+        **fields.envelope(),
+    )
+
+
+def _complete(fields: _Fields) -> CompleteEntry:
+    return CompleteEntry(**fields.envelope())
+
+
+def _error(fields: _Fields) -> ErrorEntry:
+    return ErrorEntry(
+        message=fields.text("message"),
+        name=fields.optional_text("name"),
+        stack=fields.optional_text("stack"),
+        **fields.envelope(),
+    )
+
+
+def _cancel(fields: _Fields) -> CancelEntry:
+    return CancelEntry(reason=fields.optional_text("reason"), **fields.envelope())
+
+
+_BUILDERS: Mapping[str, Callable[[_Fields], Entry]] = MappingProxyType(
+    {
+        StartEntry.type: _start,
+        StepEntry.type: _step,
+        SuspendEntry.type: _suspend,
+        ResumeEntry.type: _resume,
+        CompleteEntry.type: _complete,
+        ErrorEntry.type: _error,
+        CancelEntry.type: _cancel,
+    }
+)

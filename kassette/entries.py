@@ -1,0 +1,220 @@
+"""The seven kinds of journal entry as immutable values, complete at birth; no bytes of a line here.
+
+Values that callers put into the journal (a step's result, an event's payload, metadata) are held as
+the JSON text they are written as and decoded anew on every access. So an entry cannot be changed
+through what it hands out, two sessions never share an object, and a long journal costs the memory
+of its text alone.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Final, Self, TypeAlias, TypeGuard, cast, final
+
+from kassette.values import decode_value, encode_value
+
+
+@final
+class Unset:
+    """The type of UNSET, which says that an optional value was not given (None is a value)."""
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET: Final = Unset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BaseEntry:
+    """What every entry has.
+
+    ``session`` is the number of the session that wrote it, ``timestamp`` the ISO 8601 UTC instant,
+    ``offset`` its position in the journal counted from 0 (None until storage assigned one), and
+    ``extra_json`` an object of the fields that this version does not know, kept as they were found.
+    """
+
+    type: ClassVar[str]
+
+    session: int
+    timestamp: str
+    offset: int | None = None
+    extra_json: bytes = b"{}"
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """The fields that this version does not know, decoded anew."""
+        return cast("dict[str, Any]", decode_value(self.extra_json))
+
+    def at(self, offset: int) -> Self:
+        """Give the same entry at ``offset``."""
+        return self._with(offset=offset)
+
+    def in_session(self, session: int) -> Self:
+        """Give the same entry as written by ``session``, not yet at an offset."""
+        return self._with(session=session, offset=None)
+
+    def _with(self, **changes: object) -> Self:
+        changed = copy(self)
+        for name, value in changes.items():
+            object.__setattr__(changed, name, value)
+        return changed
+
+    def _comparable(self) -> tuple[object, ...]:
+        return tuple(
+            decode_value(value) if isinstance(value, bytes) else value
+            for value in (getattr(self, each.name) for each in fields(self))
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self._comparable() == other._comparable()
+
+    def __hash__(self) -> int:
+        return hash((self.type, self.session, self.timestamp, self.offset))
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForkSource:
+    """Where a forked run came from: the entries of ``run_id`` before offset ``from_offset``."""
+
+    run_id: str
+    from_offset: int
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StartEntry(BaseEntry):
+    """A session begins.
+
+    ``version`` is present where the caller gave one, ``metadata_json`` on the first entry of a run
+    that has metadata, ``source`` on the session that continues a fork. ``writer`` is a token unique
+    to the session: it tells two writers of the same session number apart (D5).
+    """
+
+    type: ClassVar[str] = "start"
+
+    version: str | None = None
+    writer: str | None = None
+    source: ForkSource | None = None
+    metadata_json: bytes | None = None
+
+    @property
+    def metadata(self) -> Any:
+        """The caller's metadata, decoded anew; None where there is none (see ``metadata_json``)."""
+        return None if self.metadata_json is None else decode_value(self.metadata_json)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StepEntry(BaseEntry):
+    """A step's result. ``step_id`` is its full name with the occurrence number, ``name`` without."""
+
+    type: ClassVar[str] = "step"
+
+    step_id: str
+    name: str
+    result_json: bytes
+
+    @classmethod
+    def of(
+        cls, *, session: int, timestamp: str, step_id: str, name: str, result: object
+    ) -> StepEntry:
+        """Record a value. Raises UsageError, naming the step, if JSON cannot hold it (D3)."""
+        return cls(
+            session=session,
+            timestamp=timestamp,
+            step_id=step_id,
+            name=name,
+            result_json=encode_value(result, f"the result of step {step_id!r}"),
+        )
+
+    @property
+    def result(self) -> Any:
+        """The recorded value, decoded anew."""
+        return decode_value(self.result_json)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SuspendEntry(BaseEntry):
+    """The session waits for event ``waiting_for``, until the ISO 8601 instant ``timeout`` if any."""
+
+    type: ClassVar[str] = "suspend"
+
+    reason: str
+    waiting_for: str
+    timeout: str | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ResumeEntry(BaseEntry):
+    """Event ``event_name`` arrived with a payload."""
+
+    type: ClassVar[str] = "resume"
+
+    event_name: str
+    value_json: bytes
+
+    @classmethod
+    def of(cls, *, session: int, timestamp: str, event_name: str, value: object) -> ResumeEntry:
+        """Record a payload. Raises UsageError, naming the event, if JSON cannot hold it (D3)."""
+        return cls(
+            session=session,
+            timestamp=timestamp,
+            event_name=event_name,
+            value_json=encode_value(value, f"the value of event {event_name!r}"),
+        )
+
+    @property
+    def value(self) -> Any:
+        """The payload, decoded anew."""
+        return decode_value(self.value_json)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CompleteEntry(BaseEntry):
+    """Terminal: the workflow returned."""
+
+    type: ClassVar[str] = "complete"
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ErrorEntry(BaseEntry):
+    """Terminal: the workflow raised; ``name`` is the exception's type, ``stack`` its traceback."""
+
+    type: ClassVar[str] = "error"
+
+    message: str
+    name: str | None = None
+    stack: str | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CancelEntry(BaseEntry):
+    """Terminal: the run was cancelled."""
+
+    type: ClassVar[str] = "cancel"
+
+    reason: str | None = None
+
+
+TerminalEntry: TypeAlias = CompleteEntry | ErrorEntry | CancelEntry
+Entry: TypeAlias = (
+    StartEntry | StepEntry | SuspendEntry | ResumeEntry | CompleteEntry | ErrorEntry | CancelEntry
+)
+
+SUSPEND_TIMEOUT_EXPIRED: Final = "suspend_timeout_expired"
+"""The reason of a cancel entry that a passed deadline wrote."""
+
+
+def is_terminal(entry: Entry) -> TypeGuard[TerminalEntry]:
+    """Tell whether ``entry`` ends a run: complete, error or cancel."""
+    return isinstance(entry, (CompleteEntry, ErrorEntry, CancelEntry))

@@ -1,0 +1,77 @@
+"""Which names are allowed and how a step's full name is built; no counting, no state.
+
+Rules:
+- Run ids become file names and object keys (D10): 1-200 characters of ``A-Z a-z 0-9 . _ - : @ +``,
+  not starting with a dot.
+- Step names are non-empty and contain no ``#``, which separates the occurrence number (D8).
+- Branch keys contain neither ``#`` nor ``:``, which separates the keys of a branch path (D8).
+- Every name can be written as UTF-8.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TypeAlias
+
+from kassette.errors import UsageError
+
+BranchPath: TypeAlias = tuple[str, ...]
+"""The keys of the parallel branches around a call, outermost first; ``()`` is the workflow itself."""
+
+_RUN_ID = re.compile(r"[A-Za-z0-9_\-:@+][A-Za-z0-9._\-:@+]{0,199}")
+
+
+def check_run_id(run_id: object) -> str:
+    """Give back a usable run id, or raise UsageError (D10)."""
+    if not isinstance(run_id, str) or _RUN_ID.fullmatch(run_id) is None:
+        raise UsageError(
+            f"{run_id!r} cannot be a run id: use 1 to 200 of the characters "
+            "A-Z a-z 0-9 . _ - : @ + and do not begin with a dot"
+        )
+    return run_id
+
+
+def is_run_id(text: str) -> bool:
+    """Tell whether ``text`` could be a run id (D10)."""
+    return _RUN_ID.fullmatch(text) is not None
+
+
+def _check_text(kind: str, name: object, forbidden: str) -> str:
+    if not isinstance(name, str) or not name:
+        raise UsageError(f"{kind} must be a non-empty string, not {name!r}")
+    for character in forbidden:
+        if character in name:
+            raise UsageError(f"{kind} must not contain {character!r}, which is reserved: {name!r}")
+    if not name.isascii():
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"{kind} holds half of a surrogate pair and cannot be written: {name!r}"
+            ) from None
+    return name
+
+
+def check_step_name(name: object) -> str:
+    """Give back a usable step name, or raise UsageError (D8)."""
+    return _check_text("a step name", name, "#")
+
+
+def check_branch_key(key: object) -> str:
+    """Give back a usable branch key, or raise UsageError (D8)."""
+    return _check_text("a branch key", key, "#:")
+
+
+def check_event_name(name: object) -> str:
+    """Give back a usable event name, or raise UsageError."""
+    return _check_text("an event name", name, "")
+
+
+def check_label(kind: str, text: object) -> str:
+    """Give back text that can be journaled under ``kind`` (a version, a reason), or raise UsageError."""
+    return _check_text(kind, text, "")
+
+
+def full_step_name(path: BranchPath, name: str) -> str:
+    """Join a branch path and a step name: ``("x", "y"), "search"`` is ``x:y:search``."""
+    return ":".join((*path, name)) if path else name

@@ -1,0 +1,84 @@
+"""A journal as replay asks it: what is recorded, awaited and over; built once, never written.
+
+Rules:
+- The first ``step`` entry of an id and the first ``resume`` entry of an event win: a recorded
+  result is settled.
+- The version is the first one that any ``start`` entry names; the metadata is the first start's.
+- An event is open once a ``suspend`` names it and no ``resume`` does. Its deadline is the one of
+  its first ``suspend`` (D7), none if that had none.
+- A run is suspended if its last entry that is not a ``start`` is a ``suspend``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import final
+
+from kassette.entries import (
+    Entry,
+    ResumeEntry,
+    StartEntry,
+    StepEntry,
+    SuspendEntry,
+    TerminalEntry,
+    is_terminal,
+)
+from kassette.status import SuspendedRun, run_status
+from kassette.timestamps import parse_timestamp
+
+
+@final
+class Recorded:
+    """The index of one journal."""
+
+    __slots__ = (
+        "count",
+        "deadlines",
+        "metadata_json",
+        "resumes",
+        "session",
+        "steps",
+        "suspended_on",
+        "terminal",
+        "version",
+    )
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.count = len(entries)
+        self.steps: dict[str, StepEntry] = {}
+        self.resumes: dict[str, ResumeEntry] = {}
+        self.deadlines: dict[str, str | None] = {}
+        self.terminal: TerminalEntry | None = None
+        self.version: str | None = None
+        self.metadata_json: bytes | None = None
+        self.session = 0
+        metadata_settled = False
+        for entry in entries:
+            self.session = max(self.session, entry.session)
+            if isinstance(entry, StepEntry):
+                self.steps.setdefault(entry.step_id, entry)
+            elif isinstance(entry, ResumeEntry):
+                self.resumes.setdefault(entry.event_name, entry)
+            elif isinstance(entry, SuspendEntry):
+                self.deadlines.setdefault(entry.waiting_for, entry.timeout)
+            elif isinstance(entry, StartEntry):
+                if self.version is None:
+                    self.version = entry.version
+                if not metadata_settled:
+                    self.metadata_json, metadata_settled = entry.metadata_json, True
+            elif self.terminal is None and is_terminal(entry):
+                self.terminal = entry
+        status = run_status(entries)
+        self.suspended_on = status.waiting_for if isinstance(status, SuspendedRun) else None
+
+    def open_events(self) -> list[str]:
+        """Give the events that are waited for, in the order of their first wait."""
+        return [event for event in self.deadlines if event not in self.resumes]
+
+    def expired(self, now: datetime) -> bool:
+        """Tell whether the run is suspended and the deadline of an open event has passed."""
+        if self.suspended_on is None:
+            return False
+        deadlines = (self.deadlines[event] for event in self.open_events())
+        return any(parse_timestamp(each) <= now for each in deadlines if each is not None)

@@ -1,0 +1,48 @@
+"""When a failed attempt is tried again, and after how long; no waiting happens here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import final
+
+from kassette.errors import KassetteError, UsageError
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """A retry schedule; every duration is in seconds.
+
+    ``max_attempts`` counts the first attempt. The wait after attempt *n* is
+    ``delay * backoff_rate ** (n - 1)``, at most ``max_delay``. Only errors in ``retry_on`` are
+    tried again, and never kassette's own: a suspension or a lost session is not a flaky call.
+
+    Rule (D13): all attempts belong to one ``record()``; nothing is journaled before one succeeds.
+    Raises UsageError for values that make no schedule.
+    """
+
+    max_attempts: int
+    delay: float = 1.0
+    backoff_rate: float = 1.0
+    max_delay: float = inf
+    retry_on: tuple[type[Exception], ...] = (Exception,)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.max_attempts, bool) or self.max_attempts < 1:
+            raise UsageError(f"max_attempts is at least 1, not {self.max_attempts!r}")
+        for name in ("delay", "backoff_rate", "max_delay"):
+            value: float = getattr(self, name)
+            if not value >= 0:
+                raise UsageError(f"{name} is a number of at least 0, not {value!r}")
+
+    def delay_after(self, attempt: int, error: BaseException) -> float | None:
+        """Give the seconds to wait after failed attempt ``attempt`` (from 1), or None to give up."""
+        if attempt >= self.max_attempts or isinstance(error, KassetteError):
+            return None
+        if not isinstance(error, self.retry_on):
+            return None
+        try:
+            return min(self.delay * self.backoff_rate ** (attempt - 1), self.max_delay)
+        except OverflowError:
+            return self.max_delay

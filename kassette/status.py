@@ -1,0 +1,126 @@
+"""What a run is doing, told from its journal alone; never from a clock or a process list.
+
+Rules, in order: the last entry that is not a ``start`` decides. complete, error and cancel make a
+run completed, failed and cancelled; suspend makes it suspended (a crash during resume leaves a
+``start`` behind, which changes nothing); anything else, or no entry, leaves it unsettled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias, final
+
+from kassette.entries import (
+    CancelEntry,
+    CompleteEntry,
+    Entry,
+    ErrorEntry,
+    StartEntry,
+    SuspendEntry,
+)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The workflow returned; the last step's result is usually its answer."""
+
+    status: ClassVar[str] = "completed"
+
+    def to_json(self) -> dict[str, str]:
+        """Give the reference's JSON form."""
+        return {"status": self.status}
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedRun:
+    """The workflow raised: ``name`` is the exception's type, ``stack`` its traceback."""
+
+    status: ClassVar[str] = "failed"
+
+    message: str
+    name: str | None = None
+    stack: str | None = None
+
+    def to_json(self) -> dict[str, str]:
+        """Give the reference's JSON form."""
+        return _without_none(
+            status=self.status, message=self.message, name=self.name, stack=self.stack
+        )
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancelled:
+    """The run was cancelled, for ``reason`` if one was written."""
+
+    status: ClassVar[str] = "cancelled"
+
+    reason: str | None = None
+
+    def to_json(self) -> dict[str, str]:
+        """Give the reference's JSON form."""
+        return _without_none(status=self.status, reason=self.reason)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuspendedRun:
+    """The run waits for event ``waiting_for``, until the ISO 8601 instant ``timeout`` if any."""
+
+    status: ClassVar[str] = "suspended"
+
+    waiting_for: str
+    timeout: str | None = None
+
+    def to_json(self) -> dict[str, str]:
+        """Give the reference's JSON form."""
+        return _without_none(status=self.status, waitingFor=self.waiting_for, timeout=self.timeout)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Unsettled:
+    """Running, crashed, abandoned or empty: the journal alone cannot tell which."""
+
+    status: ClassVar[str] = "unsettled"
+
+    def to_json(self) -> dict[str, str]:
+        """Give the reference's JSON form."""
+        return {"status": self.status}
+
+
+RunStatus: TypeAlias = Completed | FailedRun | Cancelled | SuspendedRun | Unsettled
+
+
+def run_status(entries: Sequence[Entry]) -> RunStatus:
+    """Tell what the run with this journal is doing, by the rules in this module's header."""
+    for entry in reversed(entries):
+        match entry:
+            case StartEntry():
+                continue
+            case CompleteEntry():
+                return Completed()
+            case ErrorEntry():
+                return FailedRun(message=entry.message, name=entry.name, stack=entry.stack)
+            case CancelEntry():
+                return Cancelled(reason=entry.reason)
+            case SuspendEntry():
+                return SuspendedRun(waiting_for=entry.waiting_for, timeout=entry.timeout)
+            case _:
+                return Unsettled()
+    return Unsettled()
+
+
+def get_metadata(entries: Sequence[Entry]) -> Any:
+    """Give the metadata (a workflow's input) of a run, or None where there is none."""
+    for entry in entries:
+        if isinstance(entry, StartEntry):
+            return entry.metadata
+    return None
+
+
+def _without_none(**members: str | None) -> dict[str, str]:
+    return {key: value for key, value in members.items() if value is not None}

@@ -1,0 +1,134 @@
+"""JSON values: what may be journaled, how it is written and read back; no entries, no files.
+
+Rule (D3), live equals replay: what a step returns is what its written form decodes to, so a value
+is written, read back and compared before anything is journaled. Where the two differ the value is
+either a plain JSON value in other clothes (a tuple, a dict subclass: accepted, and returned as the
+plain value at once) or not a JSON value at all (refused with the path to the offending part).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from typing import Any, NoReturn, cast
+
+import orjson
+
+from kassette.errors import UsageError
+
+_STRICT = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
+_MIN_INT, _MAX_INT = -(2**63), 2**64 - 1
+_MAX_DEPTH = 250
+
+
+def encode_value(value: object, what: str = "value") -> bytes:
+    """Write a JSON value compactly.
+
+    ``what`` begins the path in the message, for example ``result of step 'llm'``. Raises UsageError
+    for anything that would not come back as it is: NaN and infinities, integers beyond 64 bits,
+    keys that are not strings, lone surrogates, cycles, nesting beyond 250 levels, and every type
+    that JSON does not have.
+    """
+    try:
+        raw = orjson.dumps(value, option=_STRICT)
+        if orjson.loads(raw) == value:
+            return raw
+    except (orjson.JSONEncodeError, orjson.JSONDecodeError, RecursionError) as error:
+        _check(value, what, ())
+        raise UsageError(f"{what} cannot be written as JSON: {error}") from error
+    _check(value, what, ())
+    return raw
+
+
+def decode_value(raw: bytes) -> Any:
+    """Read a JSON value. Raises ValueError if ``raw`` is not JSON.
+
+    A lone surrogate escape is legal JSON and appears in journals written in JavaScript (a text cut
+    in the middle of an emoji), so the stricter parser's refusal is not the last word.
+    """
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        if b"\\u" not in raw:
+            raise
+    try:
+        return json.loads(raw.decode(), parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def rewrite_value(value: object) -> bytes:
+    """Write a decoded value again, whatever ``decode_value`` gave."""
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
+def json_equal(left: object, right: object) -> bool:
+    """Compare two decoded JSON values as JSON does: ``1`` equals ``1.0`` but not ``true``."""
+    if isinstance(left, bool) or isinstance(right, bool):
+        return left is right
+    if isinstance(left, dict) and isinstance(right, dict):
+        one, other = cast("dict[str, Any]", left), cast("dict[str, Any]", right)
+        return one.keys() == other.keys() and all(json_equal(one[k], other[k]) for k in one)
+    if isinstance(left, list) and isinstance(right, list):
+        ones, others = cast("Sequence[Any]", left), cast("Sequence[Any]", right)
+        return len(ones) == len(others) and all(map(json_equal, ones, others))
+    return left == right
+
+
+def writable_text(text: str) -> str:
+    """Give text that can always be written: lone surrogates become visible escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _check(value: object, path: str, above: tuple[int, ...]) -> None:
+    if value is None or isinstance(value, bool):
+        return
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            _refuse(path, "holds half of a surrogate pair, which UTF-8 cannot write")
+    elif isinstance(value, int):
+        if not _MIN_INT <= value <= _MAX_INT:
+            _refuse(path, "is an integer beyond 64 bits; make it a string")
+    elif type(value) is float:
+        if not isfinite(value):
+            _refuse(path, f"is {value!r}, which JSON cannot write; use None or a string")
+    elif isinstance(value, dict):
+        inside = _descend(value, path, above)  # pyright: ignore[reportUnknownArgumentType]
+        for key, item in cast("Mapping[object, object]", value).items():
+            if not isinstance(key, str):
+                _refuse(path, f"has the key {key!r}; JSON keys are strings")
+            _check(key, f"{path}, key {key!r}", inside)
+            _check(item, f"{path}[{key!r}]", inside)
+    elif isinstance(value, list) or type(value) is tuple:
+        inside = _descend(value, path, above)  # pyright: ignore[reportUnknownArgumentType]
+        for index, item in enumerate(cast("Sequence[object]", value)):
+            _check(item, f"{path}[{index}]", inside)
+    else:
+        _refuse(
+            path,
+            f"is a {type(value).__module__}.{type(value).__qualname__}, which JSON does not have; "
+            "convert it to plain values, or name its type (result_type, a return annotation, "
+            "events=) with pydantic installed",
+        )
+
+
+def _descend(value: object, path: str, above: tuple[int, ...]) -> tuple[int, ...]:
+    if id(value) in above:
+        _refuse(path, "contains itself")
+    if len(above) >= _MAX_DEPTH:
+        _refuse(path[:200] + "…", f"is nested deeper than {_MAX_DEPTH} levels")
+    return (*above, id(value))
+
+
+def _refuse(path: str, why: str) -> NoReturn:
+    raise UsageError(f"{path} {why}. Nothing was written")
