@@ -103,13 +103,10 @@ from kassette.status import (
     run_status,
 )
 from kassette.tail import Tail, check_append
+from kassette.timestamps import format_timestamp, parse_timestamp
 from kassette.transitions import ENDED, TRANSITIONS, State
 
 __all__ = [
-    "ENDED",
-    "SUSPEND_TIMEOUT_EXPIRED",
-    "TRANSITIONS",
-    "UNSET",
     "Append",
     "AppendFailed",
     "Appended",
@@ -123,6 +120,7 @@ __all__ = [
     "CompleteEntry",
     "Completed",
     "Deliver",
+    "ENDED",
     "Effect",
     "EnterParallel",
     "Entry",
@@ -156,6 +154,7 @@ __all__ = [
     "RunCancelledError",
     "RunStatus",
     "RunStep",
+    "SUSPEND_TIMEOUT_EXPIRED",
     "SessionClosedError",
     "Start",
     "StartEntry",
@@ -168,9 +167,11 @@ __all__ = [
     "SuspendError",
     "SuspendedError",
     "SuspendedRun",
+    "TRANSITIONS",
     "Tail",
     "TerminalEntry",
     "TerminalRunError",
+    "UNSET",
     "Unset",
     "Unsettled",
     "UsageError",
@@ -182,11 +183,13 @@ __all__ = [
     "decode_journal",
     "decode_line",
     "encode_entry",
+    "format_timestamp",
     "get_metadata",
     "is_precondition_failed_error",
     "is_run_id",
     "is_suspend_error",
     "is_terminal",
+    "parse_timestamp",
     "plan_fork",
     "run_status",
 ]

@@ -26,7 +26,7 @@ Rule (D1): every ordinary error is also an ``Exception``. ``SuspendError`` is no
 
 from __future__ import annotations
 
-from typing import Any, TypeGuard, TypeVar, final
+from typing import Any, TypeGuard, TypeVar, cast, final
 
 _E = TypeVar("_E", bound="KassetteError")
 
@@ -250,7 +250,8 @@ def is_suspend_error(error: object) -> TypeGuard[BaseException]:
     The question to ask before swallowing anything: if it answers True, raise ``error`` again.
     """
     if isinstance(error, BaseExceptionGroup):
-        return any(is_suspend_error(inner) for inner in error.exceptions)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return any(map(is_suspend_error, group.exceptions))
     return isinstance(error, SuspendError)
 
 

@@ -23,6 +23,9 @@ Suspending (D7). A wait raises SuspendError in its own branch at once; from then
 may do nothing more, while its siblings go on. The ``suspend`` entries are written when no step
 is running and no parallel block is open, so they are the last entries of the session.
 
+Releasing. What storage holds for the session is given up once, when the session ends, and only if
+its ``start`` landed: the number of a session that was never opened may be somebody else's.
+
 Losing the session. An append that failed and left nothing behind (``rolled_back``) fails its own
 caller only. After any other failure nobody knows what the journal holds, so the session is lost;
 it says so to every later call, and a new session finds out by reading.
@@ -241,13 +244,15 @@ class Machine:
         recorded = self._recorded
         self._check_not_over()
         if None not in (command.version, recorded.version) and command.version != recorded.version:
-            raise VersionMismatchError(cast("str", recorded.version), cast("str", command.version))
+            raise VersionMismatchError(
+                cast("str", recorded.version), cast("str", command.version), run_id=self.run_id
+            )
         if recorded.expired(now):
             return True
         match command:
             case Start():
                 if recorded.suspended_on is not None:
-                    raise EventPendingError(recorded.suspended_on)
+                    raise EventPendingError(recorded.suspended_on, run_id=self.run_id)
                 if recorded.count and not isinstance(command.metadata, Unset):
                     self._check_metadata(command.metadata)
             case Resume(event_name=event):
@@ -269,7 +274,7 @@ class Machine:
         given = decode_value(encode_value(provided, "the metadata (input)"))
         raw = self._recorded.metadata_json
         if raw is None or not json_equal(decode_value(raw), given):
-            raise MetadataMismatchError(self.metadata, given)
+            raise MetadataMismatchError(self.metadata, given, run_id=self.run_id)
 
     def _after_start(self, command: Command, now: datetime) -> list[Effect]:
         """Go on once the own ``start`` is in the journal and nothing unread stands before it."""
@@ -363,8 +368,11 @@ class Machine:
         return self._settle(command, now)
 
     def _lose(self, command: Command, error: BaseException) -> list[Effect]:
+        nothing_held = self._state is State.OPENING
         self._lost_to = error
         self._go(command, State.LOST)
+        if nothing_held:
+            return []
         if isinstance(command, Loaded):
             return [Release(), Raise(cast("KassetteError", error))]
         return [Release()]
@@ -390,7 +398,7 @@ class Machine:
             self._running[step_id] = full
             return [RunStep(step_id, full)]
         if entry.name != full:
-            raise ReplayMismatchError(step_id, entry.name, full)
+            raise ReplayMismatchError(step_id, entry.name, full, run_id=self.run_id)
         self._counters[full] = (path, count)
         return [Replay(entry)]
 
@@ -527,8 +535,9 @@ class Machine:
     def _close(self, command: Close, now: datetime) -> list[Effect]:
         if self.ended:
             return []
+        nothing_held = self._state is State.NEW
         self._go(command, State.CLOSED)
-        return [Release()]
+        return [] if nothing_held else [Release()]
 
     # --- refusals and transitions ----------------------------------------------------------
 
@@ -553,7 +562,9 @@ class Machine:
                 )
             case State.LOST if isinstance(self._lost_to, FencedError):
                 fenced = self._lost_to
-                return FencedError(fenced.rejected_session, fenced.active_session)
+                return FencedError(
+                    fenced.rejected_session, fenced.active_session, run_id=self.run_id
+                )
             case State.LOST:
                 error = SessionClosedError(
                     f"the session of run {self.run_id!r} was lost ({self._lost_to}); "

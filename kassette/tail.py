@@ -9,6 +9,7 @@ Rules (D4):
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -36,13 +37,14 @@ class Tail:
             terminal=self.terminal or (entry.type if is_terminal(entry) else None),
         )
 
-    @staticmethod
-    def of(entries: list[Entry]) -> Tail:
+    @classmethod
+    def of(cls, entries: Sequence[Entry]) -> Tail:
         """Give the tail of a whole journal."""
-        tail = Tail()
-        for entry in entries:
-            tail = tail.then(entry)
-        return tail
+        return cls(
+            count=len(entries),
+            session=max((entry.session for entry in entries), default=0),
+            terminal=next((entry.type for entry in entries if is_terminal(entry)), None),
+        )
 
 
 def check_append(tail: Tail, entry: Entry, *, run_id: str) -> None:

@@ -1,0 +1,10 @@
+"""The one place that reads the wall clock; tests replace ``now``."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def now() -> datetime:
+    """Give the current instant in UTC."""
+    return datetime.now(UTC)

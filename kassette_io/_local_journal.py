@@ -1,0 +1,340 @@
+"""One run's journal file, as the thread that serves the run handles it; no event loop here.
+
+Rules:
+- One append, or several that waited together, is one ``write`` and one ``fsync`` of one buffer
+  (D15). The directory is fsynced when the journal is created.
+- A short or refused write is rolled back to the last whole entry and fails its appends only. After
+  a failed fsync, or a failed roll-back, the session is over: the page cache can no longer be
+  believed.
+- The lock is held from the ``start`` entry until the session's end (D14). Every append looks
+  whether the lock file is still there and the journal has the size that we left it with; if not,
+  the lock is taken anew and the journal's end is read anew, so that the tail check decides.
+- A torn last line is an append that never happened; the next writer truncates it away (D11).
+- What ``read`` has learnt of the journal's end is used by the session opened next: nothing is read
+  twice.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from errno import ENOENT, ENOSPC
+from pathlib import Path
+from typing import final
+
+from kassette import (
+    Entry,
+    FencedError,
+    JournalCorruptionError,
+    KassetteError,
+    StartEntry,
+    StorageError,
+    Tail,
+    WriteContentionError,
+    check_append,
+    decode_journal,
+    encode_entry,
+)
+from kassette.errors import with_run_id
+from kassette_io._run_lock import RunLock
+from kassette_io.storage import taken
+
+Outcome = int | BaseException
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a journal file: its end, the bytes of its whole lines, which file it is."""
+
+    tail: Tail
+    size: int
+    inode: int
+
+
+@final
+class LocalJournal:
+    """The journal of ``run_id`` in ``directory``. Used by one thread at a time."""
+
+    def __init__(self, directory: Path, run_id: str) -> None:
+        self.run_id = run_id
+        self._directory = directory
+        self._path = directory / f"{run_id}.jsonl"
+        self._lock_path = directory / f"{run_id}.lock"
+        self._known: Known | None = None
+        self._lock: RunLock | None = None
+        self._fd = -1
+        self.session: int | None = None
+
+    # --- reading ---------------------------------------------------------------------------
+
+    def read(self) -> tuple[list[Entry], Known | None]:
+        """Give every entry, and what is known of the file now; it is not locked for this."""
+        try:
+            data, inode = _read_from(self._path, 0)
+        except FileNotFoundError:
+            return [], None
+        except OSError as error:
+            raise self._failure("read", error) from error
+        try:
+            journal = decode_journal(data)
+        except JournalCorruptionError as error:
+            raise with_run_id(error, self.run_id) from error.__cause__
+        return journal.entries, Known(Tail.of(journal.entries), journal.whole, inode)
+
+    # --- writing ---------------------------------------------------------------------------
+
+    def append(self, entries: list[Entry], known: Known | None) -> list[Outcome]:
+        """Append the entries that are allowed, together; give each one's offset or error.
+
+        ``known`` is what an earlier ``read`` told of the file.
+        """
+        opening = self._lock is None
+        try:
+            if opening:
+                self._open(entries[0], known)
+            elif not self._undisturbed():
+                self._take_up_again(entries[0])
+        except KassetteError as error:
+            return [error] * len(entries)
+        outcomes = self._write_allowed(entries, opening=opening)
+        opened = isinstance(entries[0], StartEntry) and isinstance(outcomes[0], int)
+        if self._lock is not None and ((opening and not opened) or self._over()):
+            self.release()
+        return outcomes
+
+    def create(self, entries: list[Entry]) -> None:
+        """Write a new journal in one go and hold its lock for the session of the last entry."""
+        session = entries[-1].session
+        self._make_directory()
+        lock = RunLock.take(self._lock_path, run_id=self.run_id, session=session)
+        temporary = self._directory / f".{self.run_id}.new"
+        try:
+            if self._path.exists() and self.read()[0]:
+                raise taken(self.run_id)
+            data = b"".join(map(encode_entry, entries, range(len(entries))))
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            try:
+                _write_whole(fd, data)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            temporary.rename(self._path)
+            self._sync_directory()
+            self._fd = self._open_file()
+            self._lock, self.session = lock, session
+            self._known = Known(Tail.of(entries), len(data), os.fstat(self._fd).st_ino)
+        except BaseException as error:
+            temporary.unlink(missing_ok=True)
+            lock.release()
+            if isinstance(error, OSError):
+                raise self._failure("create", error) from error
+            raise
+
+    def release(self) -> None:
+        """End the session: close the journal, let go of the lock."""
+        self.session = None
+        fd, self._fd = self._fd, -1
+        lock, self._lock = self._lock, None
+        if fd >= 0:
+            with suppress(OSError):
+                if os.fstat(fd).st_size == 0:
+                    self._path.unlink()
+            with suppress(OSError):
+                os.close(fd)
+        with suppress(OSError):
+            if lock is not None:
+                lock.release()
+
+    def forget(self) -> None:
+        """Close a forked child's copies; the session goes on in the parent."""
+        with suppress(OSError):
+            if self._fd >= 0:
+                os.close(self._fd)
+        with suppress(OSError):
+            if self._lock is not None:
+                self._lock.forget()
+
+    def _open(self, first: Entry, known: Known | None) -> None:
+        """Take the lock and learn the journal's end."""
+        self._make_directory()
+        self._lock = self._take_lock(first)
+        self.session = first.session
+        try:
+            self._fd = self._open_file()
+            self._learn(known)
+        except OSError as error:
+            self.release()
+            raise self._failure("open", error) from error
+        except BaseException:
+            self.release()
+            raise
+
+    def _take_up_again(self, first: Entry) -> None:
+        """The lock file is gone, or the journal is not as we left it: find out who may go on."""
+        if not self._lock_is_held():
+            self.release()
+            self._open(first, None)
+            return
+        try:
+            if not os.path.samestat(self._path.stat(), os.fstat(self._fd)):
+                raise FileNotFoundError(ENOENT, "another file stands in its place")
+            self._learn(None)
+        except OSError as error:
+            self.release()
+            raise self._failure("go on with", error) from error
+
+    def _take_lock(self, first: Entry) -> RunLock:
+        try:
+            return RunLock.take(self._lock_path, run_id=self.run_id, session=first.session)
+        except WriteContentionError:
+            if isinstance(first, StartEntry):
+                raise
+            tail = Tail.of(self.read()[0])
+            if tail.session > first.session:
+                raise FencedError(first.session, tail.session, run_id=self.run_id) from None
+            raise
+
+    def _learn(self, known: Known | None) -> None:
+        """Read the journal's end from where ``known`` leaves off, and cut off a torn line."""
+        found = os.fstat(self._fd)
+        if known is None or known.inode != found.st_ino or known.size > found.st_size:
+            known = Known(Tail(), 0, found.st_ino)
+        if known.size < found.st_size:
+            data, _ = _read_from(self._path, known.size)
+            try:
+                journal = decode_journal(data, first_offset=known.tail.count)
+            except JournalCorruptionError as error:
+                raise with_run_id(error, self.run_id) from error.__cause__
+            tail = known.tail
+            for entry in journal.entries:
+                tail = tail.then(entry)
+            known = Known(tail, known.size + journal.whole, found.st_ino)
+            if journal.whole < len(data):
+                os.ftruncate(self._fd, known.size)
+        self._known = known
+
+    def _write_allowed(self, entries: list[Entry], *, opening: bool) -> list[Outcome]:
+        known = self._known
+        assert known is not None
+        outcomes: list[Outcome] = []
+        lines: list[bytes] = []
+        tail = known.tail
+        for entry in entries:
+            try:
+                if isinstance(entry, StartEntry) and not opening:
+                    raise self._open_here()
+                check_append(tail, entry, run_id=self.run_id)
+            except KassetteError as error:
+                outcomes.append(error)
+                continue
+            opening = False
+            lines.append(encode_entry(entry, tail.count))
+            outcomes.append(tail.count)
+            tail = tail.then(entry)
+        if not lines:
+            return outcomes
+        data = b"".join(lines)
+        failure = self._write(data, known.size, created=known.tail.count == 0)
+        if failure is not None:
+            return [failure if isinstance(each, int) else each for each in outcomes]
+        self._known = Known(tail, known.size + len(data), known.inode)
+        return outcomes
+
+    def _write(self, data: bytes, size: int, *, created: bool) -> StorageError | None:
+        try:
+            _write_whole(self._fd, data)
+        except OSError as error:
+            return self._roll_back(size, error)
+        try:
+            os.fsync(self._fd)
+            if created:
+                self._sync_directory()
+        except OSError as error:
+            with suppress(OSError):
+                os.ftruncate(self._fd, size)
+            self.release()
+            return self._failure("sync", error)
+        return None
+
+    def _roll_back(self, size: int, error: OSError) -> StorageError:
+        try:
+            os.ftruncate(self._fd, size)
+        except OSError:
+            self.release()
+            return self._failure("write", error)
+        return self._failure("write", error, rolled_back=True)
+
+    def _open_here(self) -> WriteContentionError:
+        return WriteContentionError(
+            f"run {self.run_id!r} is open in this process (session {self.session}). "
+            "Close that session with aclose(), or use `async with`",
+            run_id=self.run_id,
+        )
+
+    def _undisturbed(self) -> bool:
+        known = self._known
+        try:
+            named = self._path.stat()
+        except FileNotFoundError:
+            return False
+        return (
+            known is not None
+            and (named.st_ino, named.st_size) == (known.inode, known.size)
+            and self._lock_is_held()
+        )
+
+    def _lock_is_held(self) -> bool:
+        return self._lock is not None and self._lock.is_held()
+
+    def _over(self) -> bool:
+        return self._known is not None and self._known.tail.terminal is not None
+
+    # --- files -----------------------------------------------------------------------------
+
+    def _open_file(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        return os.open(self._path, flags, 0o644)
+
+    def _make_directory(self) -> None:
+        if self._directory.is_dir():
+            return
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._failure("create the directory of", error) from error
+
+    def _sync_directory(self) -> None:
+        fd = os.open(self._directory, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def _failure(self, verb: str, error: OSError, *, rolled_back: bool = False) -> StorageError:
+        remains = (
+            "Nothing of it was kept, what was recorded before is untouched"
+            if rolled_back
+            else "What was recorded before is untouched; start the run again once this is mended"
+        )
+        failure = StorageError(
+            f"cannot {verb} journal {self._path}: {error.strerror or error}. {remains}",
+            run_id=self.run_id,
+            rolled_back=rolled_back,
+        )
+        failure.__cause__ = error
+        return failure
+
+
+def _read_from(path: Path, position: int) -> tuple[bytes, int]:
+    with path.open("rb", buffering=0) as file:
+        if position:
+            file.seek(position)
+        return file.readall(), os.fstat(file.fileno()).st_ino
+
+
+def _write_whole(fd: int, data: bytes) -> None:
+    written = os.write(fd, data)
+    if written != len(data):
+        raise OSError(ENOSPC, f"only {written} of {len(data)} bytes could be written")

@@ -1,0 +1,169 @@
+"""Hands blocking work to a few threads and wakes the event loop once per batch; knows no files.
+
+Rules:
+- A mailbox takes jobs and is served by one thread at a time, in order; the jobs that wait in it
+  are served together, so that they can share a write and an fsync (D6).
+- A job that was handed over is waited for to its end, whatever is cancelled meanwhile (D2). The
+  cancellation is delivered at the caller's next checkpoint.
+- Threads are made when all others are busy, at most ``MAX_THREADS``, and go after an idle while.
+- A forked child has none of the threads: it begins with an empty pool.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, cast, final
+
+MAX_THREADS = 8
+IDLE_SECONDS = 5.0
+
+
+class EventLoop(Protocol):
+    """How the jobs of one event loop are waited for (``_waiting_asyncio``, ``_waiting_trio``)."""
+
+    @property
+    def current_waker(self) -> Callable[[], Any]:
+        """Give what wakes the running loop from another thread."""
+        ...
+
+    def prepare(self, job: Job) -> None:
+        """Name the calling task as the one to wake."""
+        ...
+
+    async def wait(self, job: Job) -> None:
+        """Wait until the job is delivered, whatever is cancelled meanwhile."""
+        ...
+
+    def deliver(self, waker: Any, jobs: Sequence[Job]) -> None:
+        """Wake the task of every job. Called from a writer thread."""
+        ...
+
+
+@final
+class Job:
+    """One piece of work: what is asked, who waits for it, and what came of it.
+
+    ``loop`` and ``waker`` say how to wake the waiting ``task``; a job without them is not awaited.
+    """
+
+    __slots__ = ("delivered", "error", "loop", "request", "result", "task", "waker")
+
+    def __init__(self, request: object, loop: EventLoop | None = None, waker: Any = None) -> None:
+        self.request = request
+        self.loop = loop
+        self.waker = waker
+        self.task: Any = None
+        self.delivered = False
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def outcome(self) -> Any:
+        """Give the result, or raise the error."""
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+
+@final
+class Mailbox:
+    """A queue of jobs that ``serve`` answers in order, several at once where several wait.
+
+    ``serve`` sets the result or the error of every job it is given and raises nothing.
+    """
+
+    __slots__ = ("busy", "jobs", "serve")
+
+    def __init__(self, serve: Callable[[list[Job]], None]) -> None:
+        self.serve = serve
+        self.jobs: list[Job] = []
+        self.busy = False
+
+
+@final
+class Writers:
+    """The pool of threads."""
+
+    def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._ready: queue.SimpleQueue[Mailbox] = queue.SimpleQueue()
+        self._threads = 0
+        self._idle = 0
+        self._unclaimed = 0
+
+    def post(self, mailbox: Mailbox, job: Job) -> None:
+        """Put ``job`` into ``mailbox`` and see that a thread serves it."""
+        with self._lock:
+            mailbox.jobs.append(job)
+            if mailbox.busy:
+                return
+            mailbox.busy = True
+            spawn = self._claim_thread()
+        self._ready.put(mailbox)
+        if spawn:
+            threading.Thread(target=self._work, name="kassette-writer", daemon=True).start()
+
+    def _claim_thread(self) -> bool:
+        if self._idle:
+            self._idle -= 1
+            return False
+        if self._threads < MAX_THREADS:
+            self._threads += 1
+            return True
+        self._unclaimed += 1
+        return False
+
+    def _work(self) -> None:
+        mailbox = self._ready.get()
+        while True:
+            with self._lock:
+                jobs, mailbox.jobs = mailbox.jobs, []
+            mailbox.serve(jobs)
+            self._finish(mailbox)
+            _deliver(jobs)
+            del jobs, mailbox
+            following = self._next()
+            if following is None:
+                return
+            mailbox = following
+
+    def _finish(self, mailbox: Mailbox) -> None:
+        with self._lock:
+            mailbox.busy = bool(mailbox.jobs)
+            if mailbox.busy:
+                self._unclaimed += 1
+                self._ready.put(mailbox)
+
+    def _next(self) -> Mailbox | None:
+        with self._lock:
+            if self._unclaimed:
+                self._unclaimed -= 1
+                return self._ready.get()
+            self._idle += 1
+        try:
+            return self._ready.get(timeout=IDLE_SECONDS)
+        except queue.Empty:
+            with self._lock:
+                if self._idle:
+                    self._idle -= 1
+                    self._threads -= 1
+                    return None
+        return self._ready.get()
+
+
+def _deliver(jobs: list[Job]) -> None:
+    batches: dict[Any, list[Job]] = {}
+    for job in jobs:
+        if job.loop is not None:
+            batches.setdefault(job.waker, []).append(job)
+    for waker, batch in batches.items():
+        cast("EventLoop", batch[0].loop).deliver(waker, batch)
+
+
+WRITERS = Writers()
+os.register_at_fork(after_in_child=WRITERS._reset)  # pyright: ignore[reportPrivateUsage]

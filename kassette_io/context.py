@@ -1,0 +1,212 @@
+"""What a workflow function works with: steps, waits, sleeps and parallel branches of its run.
+
+Rules:
+- Steps of a branch belong to the branch's own context (D8). Calling the surrounding context from
+  inside a branch is refused: what runs beside it would shift its numbering.
+- A parallel block waits for every branch; a failed or suspended branch does not cancel its
+  siblings, whose work may be paid for already (D7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any, TypeVar, final, overload
+
+from anyio import create_task_group, sleep
+
+from kassette import (
+    BranchPath,
+    Retry,
+    SuspendError,
+    UsageError,
+    format_timestamp,
+    parse_timestamp,
+)
+from kassette.timestamps import after
+from kassette_io import _clock
+from kassette_io.run import OnReplay, Run
+from kassette_io.typed import TypedValue
+
+T = TypeVar("T")
+Events = Callable[[str], TypedValue[Any] | None]
+
+_CURRENT: ContextVar[tuple[Run, BranchPath] | None] = ContextVar("kassette_branch", default=None)
+
+
+@final
+class Context:
+    """The durable side of one workflow function, or of one branch of it.
+
+    ``run_id`` is the same in every session; ``input`` is what ``start`` was first given.
+    """
+
+    def __init__(self, run: Run, input: Any, events: Events, path: BranchPath = ()) -> None:  # noqa: A002
+        self.input = input
+        self._run = run
+        self._events = events
+        self._path = path
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self._run.run_id
+
+    @overload
+    async def step(
+        self,
+        name: str,
+        fn: Callable[..., Awaitable[T]],
+        *args: Any,
+        retry: Retry | None = None,
+        on_replay: OnReplay[T] | None = None,
+        result_type: type[T] | None = None,
+    ) -> T: ...
+
+    @overload
+    async def step(
+        self,
+        name: str,
+        fn: Callable[..., T],
+        *args: Any,
+        retry: Retry | None = None,
+        on_replay: OnReplay[T] | None = None,
+        result_type: type[T] | None = None,
+    ) -> T: ...
+
+    async def step(
+        self,
+        name: str,
+        fn: Callable[..., Any],
+        *args: Any,
+        retry: Retry | None = None,
+        on_replay: OnReplay[Any] | None = None,
+        result_type: Any = None,
+    ) -> Any:
+        """Give the recorded result of this step, or run ``fn(*args)`` and record what it returns.
+
+        Does as ``Run.record``, in this branch. With ``retry``, failed attempts are repeated in
+        memory; only the result of the one that succeeds is journaled (D13), and if none does, the
+        last error is raised and the step may be tried again.
+
+        Raises as ``Run.record`` does, and UsageError for the context of another branch.
+        """
+        self._check_branch()
+        return await self._run.record_at(
+            self._path, name, fn, args, on_replay=on_replay, result_type=result_type, retry=retry
+        )
+
+    async def suspend(
+        self, event_name: str, *, timeout: float | None = None, reason: str | None = None
+    ) -> Any:
+        """Give the event's payload if it has arrived; suspend the run if not.
+
+        Does as ``Run.wait_for_event``; the payload is rebuilt as the type that ``events`` declares.
+        Event names are not prefixed with the branch: they are what ``resume`` is called with.
+
+        Raises SuspendError, which must escape; UsageError for a bad or reused name.
+        """
+        self._check_branch()
+        typed = self._events(event_name) if isinstance(event_name, str) else None  # pyright: ignore[reportUnnecessaryIsInstance]
+        return await self._run.wait_at(self._path, event_name, timeout, reason, typed)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait until ``seconds`` after the first time this was reached, across crashes.
+
+        The wake time is journaled as the step ``delay:{milliseconds}ms`` (D13). For waits that may
+        outlive the process, suspend with a timeout and let a timer resume the run.
+
+        Raises UsageError for a number that is no duration.
+        """
+        wake = after(_clock.now(), seconds)
+        name = f"delay:{round(seconds * 1000)}ms"
+        recorded = await self.step(name, format_timestamp, wake)
+        remaining = (_instant(recorded) - _clock.now()).total_seconds()
+        await sleep(max(remaining, 0))
+
+    async def parallel(
+        self, branches: Mapping[str, Callable[[Context], Awaitable[T]]]
+    ) -> dict[str, T]:
+        """Run every branch at once, each with a context of its own; give their results by key.
+
+        Steps of branch ``x`` are named ``x:<name>``. Keys are non-empty and hold neither ``#`` nor
+        ``:``. All branches are waited for. If one has suspended, the block suspends; otherwise the
+        error of the first failed branch in the order of the keys is raised, with the others noted
+        on it.
+
+        Raises SuspendError, a branch's own error, UsageError for a bad key.
+        """
+        self._check_branch()
+        keys = tuple(branches)
+        self._run.enter_parallel(keys, self._path)
+        results: dict[str, T] = {}
+        errors: dict[str, Exception] = {}
+        abandoned = True
+        try:
+            async with create_task_group() as group:
+                for key, fn in branches.items():
+                    group.start_soon(self._branch, key, fn, results, errors)
+            abandoned = False
+        except BaseExceptionGroup as group_error:
+            raise _sole(group_error) from None
+        finally:
+            await self._run.leave_parallel(keys, self._path, abandoned=abandoned)
+        if errors:
+            raise self._first(errors, keys)
+        return {key: results[key] for key in keys}
+
+    async def _branch(
+        self,
+        key: str,
+        fn: Callable[[Context], Awaitable[T]],
+        results: dict[str, T],
+        errors: dict[str, Exception],
+    ) -> None:
+        path = (*self._path, key)
+        _CURRENT.set((self._run, path))
+        try:
+            results[key] = await fn(Context(self._run, self.input, self._events, path))
+        except SuspendError:
+            return
+        except Exception as error:  # noqa: BLE001 - raised again once the siblings are done
+            errors[key] = error
+        except BaseExceptionGroup as group:
+            rest = group.split(SuspendError)[1]
+            if rest is None:
+                return
+            if not isinstance(rest, Exception):
+                raise
+            errors[key] = rest
+
+    def _first(self, errors: Mapping[str, Exception], keys: tuple[str, ...]) -> Exception:
+        failed = [key for key in keys if key in errors]
+        chosen = next((key for key in failed if errors[key] is self._run.lost_to), failed[0])
+        for key in failed:
+            if key != chosen:
+                errors[chosen].add_note(f"branch {key!r} failed as well: {errors[key]!r}")
+        return errors[chosen]
+
+    def _check_branch(self) -> None:
+        current = _CURRENT.get()
+        if current is not None and current[0] is self._run and current[1] != self._path:
+            raise UsageError(
+                f"branch {':'.join(current[1])!r} used the context of "
+                f"{':'.join(self._path) or 'the workflow'!r}; use the context that the branch "
+                "function is given, so that its steps get numbers of their own"
+            )
+
+
+def _instant(recorded: object) -> datetime:
+    """Read a wake time: ISO 8601, or milliseconds since 1970 as JavaScript writes them."""
+    if isinstance(recorded, (int, float)):
+        return datetime.fromtimestamp(recorded / 1000, UTC)
+    return parse_timestamp(str(recorded))
+
+
+def _sole(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Give the only exception inside nested groups, or the group."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+        error = error.exceptions[0]  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return error  # pyright: ignore[reportUnknownVariableType]

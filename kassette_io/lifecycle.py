@@ -1,0 +1,101 @@
+"""How a session is opened: ``start``, ``resume`` and ``fork``; the rules are the machine's."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+from kassette import (
+    UNSET,
+    Entry,
+    Machine,
+    Resume,
+    Start,
+    Unset,
+    check_run_id,
+    plan_fork,
+)
+from kassette_io import _clock
+from kassette_io.run import Run
+from kassette_io.storage import SessionStorage, Storage, as_session_storage
+
+
+def create_run_id() -> str:
+    """Give a fresh run id, a random UUID. Any string that ``check_run_id`` allows will do."""
+    return str(uuid4())
+
+
+async def start(
+    storage: Storage,
+    run_id: str,
+    *,
+    version: str | None = None,
+    metadata: object | Unset = UNSET,
+) -> Run:
+    """Open a session: of a new run, or of one that stopped, which goes on where it was.
+
+    ``version`` names the shape of the caller's code and is checked against the journal's first.
+    ``metadata`` (JSON) is stored with a new run and, where given, checked on recovery.
+
+    Raises, before anything runs: UsageError for a bad argument, TerminalRunError if the run is
+    over, VersionMismatchError, EventPendingError if it waits for an event, MetadataMismatchError,
+    RunCancelledError if a deadline has passed, WriteContentionError or FencedError if somebody else
+    has the run, StorageError, JournalCorruptionError.
+    """
+    return await _open(storage, run_id, Start(metadata, version, str(uuid4())))
+
+
+async def resume(
+    storage: Storage,
+    run_id: str,
+    event_name: str,
+    value: object,
+    *,
+    version: str | None = None,
+) -> Run:
+    """Open a session that delivers ``value`` (JSON) as ``event_name``.
+
+    Safe to repeat: a value that the journal holds already wins, and nothing is written twice.
+    Raises as ``start`` does, and UsageError if the run does not wait for this event.
+    """
+    return await _open(storage, run_id, Resume(event_name, value, version, str(uuid4())))
+
+
+async def fork(
+    storage: Storage,
+    new_run_id: str,
+    *,
+    source: str,
+    from_offset: int | None = None,
+    from_step_id: str | None = None,
+    version: str | None = None,
+) -> Run:
+    """Open a session of a new run that begins with the entries of ``source`` below the cut.
+
+    The cut is ``from_offset``, or the first step with ``from_step_id``; the entry at the cut is not
+    copied. The source is only read. The built-in storages create the new journal in one go (D12).
+
+    Raises UsageError for an unknown source, cut or a target that exists; StorageError.
+    """
+    check_run_id(new_run_id)
+    check_run_id(source)
+    sessions = as_session_storage(storage)
+    entries = plan_fork(
+        source,
+        await sessions.read_all(source),
+        from_offset=from_offset,
+        from_step_id=from_step_id,
+        version=version,
+        writer=str(uuid4()),
+        now=_clock.now(),
+    )
+    await sessions.create(new_run_id, entries)
+    return Run(Machine.opened(new_run_id, entries), sessions)
+
+
+async def _open(storage: Storage, run_id: str, command: Start | Resume) -> Run:
+    check_run_id(run_id)
+    sessions: SessionStorage = as_session_storage(storage)
+    entries: list[Entry] = await sessions.read_all(run_id)
+    run = Run(Machine(run_id, entries), sessions)
+    await run.open(command)
+    return run

@@ -1,0 +1,211 @@
+"""Journals as files of one directory: ``{run_id}.jsonl``, with ``{run_id}.lock`` while one is open."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Self, final
+from weakref import WeakSet
+
+from anyio import to_thread
+
+from kassette import Entry, StartEntry, StorageError, WriteContentionError, check_run_id, is_run_id
+from kassette_io._local_journal import Known, LocalJournal
+from kassette_io._waiting import perform
+from kassette_io._writers import WRITERS, Job, Mailbox
+
+_REMEMBERED_READS = 256
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Append:
+    entry: Entry
+    known: Known | None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Create:
+    entries: list[Entry]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Release:
+    session: int
+
+
+@final
+class LocalStorage:
+    """Keeps journals on a local disk; safe against every kind of process death.
+
+    ``directory`` is made at the first write. A session holds the run's lock file from its ``start``
+    entry to its end, so a second one, here or in another process, gets WriteContentionError. Each
+    append is durable (fsynced) before it returns, and never blocks the event loop.
+
+    Works on POSIX systems, on file systems that honour ``flock`` and ``fsync``. Use it from any
+    number of event loops, under asyncio and trio. ``async with`` (or ``aclose``) ends the sessions
+    that are still open.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        self.directory = Path(directory).absolute()
+        self._lock = threading.Lock()
+        self._open: dict[str, tuple[LocalJournal, Mailbox]] = {}
+        self._read: OrderedDict[str, Known] = OrderedDict()
+        self._inherited: set[tuple[str, int]] = set()
+        _STORAGES.add(self)
+
+    def __repr__(self) -> str:
+        return f"LocalStorage({str(self.directory)!r})"
+
+    async def append(self, run_id: str, entry: Entry) -> int:
+        """See ``Storage.append``. Raises WriteContentionError if the run is open elsewhere."""
+        check_run_id(run_id)
+        if (run_id, entry.session) in self._inherited:
+            raise WriteContentionError(
+                f"session {entry.session} of run {run_id!r} belongs to the process that this one "
+                "was forked from. Start the run here once that process is done",
+                run_id=run_id,
+            )
+        known = self._read.pop(run_id, None) if isinstance(entry, StartEntry) else None
+        return int(await perform(partial(self._post, run_id), _Append(entry, known)))
+
+    async def read_all(self, run_id: str) -> list[Entry]:
+        """See ``Storage.read_all``. Needs no lock: a line is whole once its newline is there."""
+        journal = LocalJournal(self.directory, check_run_id(run_id))
+        entries, known = await to_thread.run_sync(journal.read, abandon_on_cancel=True)
+        if known is not None:
+            self._read[run_id] = known
+            if len(self._read) > _REMEMBERED_READS:
+                self._read.popitem(last=False)
+        return entries
+
+    async def list_runs(self) -> AsyncIterator[str]:
+        """See ``Storage.list_runs``; in order of the run ids. A missing directory holds no run."""
+        for run_id in await to_thread.run_sync(self._list, abandon_on_cancel=True):
+            yield run_id
+
+    async def create(self, run_id: str, entries: list[Entry]) -> None:
+        """See ``SessionStorage.create``."""
+        await perform(partial(self._post, check_run_id(run_id)), _Create(entries))
+
+    async def release(self, run_id: str, session: int) -> None:
+        """See ``SessionStorage.release``."""
+        if run_id in self._open:
+            await perform(partial(self._post, run_id), _Release(session))
+
+    def abandon(self, run_id: str, session: int) -> None:
+        """See ``SessionStorage.abandon``."""
+        if run_id in self._open:
+            self._post(run_id, Job(_Release(session)))
+
+    async def aclose(self) -> None:
+        """End every session that is still open, as a crash would: nothing is appended."""
+        for run_id, (journal, _) in list(self._open.items()):
+            if journal.session is not None:
+                await self.release(run_id, journal.session)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def _post(self, run_id: str, job: Job) -> None:
+        with self._lock:
+            _, mailbox = self._open.get(run_id) or self._add(run_id)
+            WRITERS.post(mailbox, job)
+
+    def _add(self, run_id: str) -> tuple[LocalJournal, Mailbox]:
+        journal = LocalJournal(self.directory, run_id)
+        mailbox = Mailbox(partial(self._serve, journal))
+        self._open[run_id] = journal, mailbox
+        return journal, mailbox
+
+    def _serve(self, journal: LocalJournal, jobs: list[Job]) -> None:
+        """Answer the jobs in order, neighbouring appends in one write. Runs in a writer thread."""
+        appends: list[Job] = []
+        for job in jobs:
+            if isinstance(job.request, _Append):
+                appends.append(job)
+                continue
+            _append(journal, appends)
+            appends = []
+            try:
+                _answer(journal, job.request)
+            except BaseException as error:  # noqa: BLE001 - it belongs to the waiting task
+                job.error = error
+        _append(journal, appends)
+        with self._lock:
+            if journal.session is None and not self._open[journal.run_id][1].jobs:
+                del self._open[journal.run_id]
+
+    def _list(self) -> list[str]:
+        try:
+            with os.scandir(self.directory) as found:
+                names = [
+                    each.name.removesuffix(".jsonl") for each in found if _is_journal(each.name)
+                ]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StorageError(
+                f"cannot list the runs in {self.directory}: {error.strerror}"
+            ) from error
+        return sorted(filter(is_run_id, names))
+
+    def _after_fork_in_child(self) -> None:
+        """Leave the parent's sessions to the parent (D14)."""
+        self._lock = threading.Lock()
+        for run_id, (journal, _) in self._open.items():
+            if journal.session is not None:
+                self._inherited.add((run_id, journal.session))
+            journal.forget()
+        self._open = {}
+
+
+def _is_journal(name: str) -> bool:
+    return name.endswith(".jsonl")
+
+
+def _append(journal: LocalJournal, jobs: list[Job]) -> None:
+    if not jobs:
+        return
+    requests: list[Any] = [job.request for job in jobs]
+    try:
+        outcomes = journal.append([each.entry for each in requests], requests[0].known)
+    except BaseException as error:  # noqa: BLE001 - it belongs to the waiting tasks
+        outcomes = [error] * len(jobs)
+    for job, outcome in zip(jobs, outcomes, strict=True):
+        if isinstance(outcome, int):
+            job.result = outcome
+        else:
+            job.error = outcome
+
+
+def _answer(journal: LocalJournal, request: object) -> None:
+    match request:
+        case _Create():
+            journal.create(request.entries)
+        case _Release() if journal.session == request.session:
+            journal.release()
+        case _:
+            pass
+
+
+_STORAGES: WeakSet[LocalStorage] = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for storage in _STORAGES:
+        storage._after_fork_in_child()  # pyright: ignore[reportPrivateUsage]
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

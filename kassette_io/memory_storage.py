@@ -1,0 +1,58 @@
+"""Journals in memory, for tests; they are kept as the lines a file would hold."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import final
+
+from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
+
+from kassette import Entry, Tail, check_append, check_run_id, decode_journal, encode_entry
+from kassette_io.storage import taken
+
+
+@final
+class MemoryStorage:
+    """Keeps journals while the object lives; it fences by session number and holds no lock.
+
+    ``data`` maps run ids to journal bytes. A test may read it, and may seed it with a journal.
+    """
+
+    def __init__(self, data: dict[str, bytes] | None = None) -> None:
+        self.data: dict[str, bytes] = {} if data is None else data
+
+    async def append(self, run_id: str, entry: Entry) -> int:
+        """See ``Storage.append``."""
+        await checkpoint()
+        check_run_id(run_id)
+        journal = decode_journal(self.data.get(run_id, b""))
+        tail = Tail.of(journal.entries)
+        check_append(tail, entry, run_id=run_id)
+        whole = self.data.get(run_id, b"")[: journal.whole]
+        self.data[run_id] = whole + encode_entry(entry, tail.count)
+        await cancel_shielded_checkpoint()
+        return tail.count
+
+    async def read_all(self, run_id: str) -> list[Entry]:
+        """See ``Storage.read_all``."""
+        await checkpoint()
+        return decode_journal(self.data.get(check_run_id(run_id), b"")).entries
+
+    async def list_runs(self) -> AsyncIterator[str]:
+        """See ``Storage.list_runs``; in order of the run ids."""
+        for run_id in sorted(self.data):
+            await checkpoint()
+            yield run_id
+
+    async def create(self, run_id: str, entries: list[Entry]) -> None:
+        """See ``SessionStorage.create``."""
+        await checkpoint()
+        if self.data.get(check_run_id(run_id)):
+            raise taken(run_id)
+        self.data[run_id] = b"".join(map(encode_entry, entries, range(len(entries))))
+
+    async def release(self, run_id: str, session: int) -> None:
+        """See ``SessionStorage.release``; nothing is held."""
+
+    def abandon(self, run_id: str, session: int) -> None:
+        """See ``SessionStorage.abandon``; nothing is held."""

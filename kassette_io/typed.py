@@ -1,0 +1,124 @@
+"""Values of declared types, written as JSON and rebuilt through pydantic; plain JSON passes by.
+
+Rule (D3): a value is rebuilt from what the journal holds on both paths, live and replayed. pydantic
+is imported only when a declared type is not plain JSON.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable
+from typing import Any, Final, Generic, TypeVar, Union, cast, final, get_args, get_origin
+
+from kassette import UsageError
+
+T = TypeVar("T")
+
+_PLAIN: Final = frozenset({str, int, float, bool, type(None), None, dict, list, object, Any})
+
+
+@final
+class TypedValue(Generic[T]):
+    """One declared type. Made by ``typed_value``."""
+
+    def __init__(self, adapter: Any, declared: object) -> None:
+        self._adapter = adapter
+        self._declared = getattr(declared, "__name__", None) or str(declared)
+
+    def to_plain(self, value: object, what: str) -> Any:
+        """Give ``value`` as plain JSON values. Raises UsageError, naming ``what``, if it misfits."""
+        from pydantic import ValidationError  # noqa: PLC0415 - only where a type is declared
+        from pydantic_core import PydanticSerializationError  # noqa: PLC0415
+
+        try:
+            fitting = self._adapter.validate_python(value)
+            plain = self._adapter.dump_python(fitting, mode="json", by_alias=True, warnings="error")
+        except (ValidationError, PydanticSerializationError) as error:
+            raise UsageError(
+                f"{what} does not fit its declared type {self._declared}: {error}"
+            ) from error
+        return plain
+
+    def rebuild(self, raw: bytes, what: str) -> T:
+        """Give the value that the journal text ``raw`` stands for, or raise UsageError."""
+        from pydantic import ValidationError  # noqa: PLC0415
+
+        try:
+            return cast("T", self._adapter.validate_json(raw))
+        except ValidationError as error:
+            raise UsageError(
+                f"{what} as journaled does not fit its declared type {self._declared}: {error}. "
+                "If the type has changed, rename the step or bump the version"
+            ) from error
+
+
+def typed_value(declared: Any) -> TypedValue[Any] | None:
+    """Give the adapter of a type named by the caller; None for plain JSON types.
+
+    Raises UsageError without pydantic installed, or for a type that pydantic cannot describe.
+    """
+    if is_plain(declared):
+        return None
+    try:
+        return _adapter(declared)
+    except ImportError as error:
+        raise UsageError(
+            f"{declared!r} needs pydantic to be rebuilt from JSON: pip install 'kassette[pydantic]'"
+        ) from error
+    except Exception as error:  # pydantic raises several unrelated classes for a bad type
+        raise UsageError(f"{declared!r} cannot be rebuilt from JSON: {error}") from error
+
+
+def annotated_value(function: Callable[..., object], name: str) -> TypedValue[Any] | None:
+    """Give the adapter of the parameter ``name`` (or ``"return"``) as ``function`` annotates it.
+
+    None where there is no annotation, it is plain JSON, or it cannot be resolved or rebuilt: an
+    annotation is a remark, not a demand.
+    """
+    declared = annotation(function, name)
+    if is_plain(declared):
+        return None
+    try:
+        return _adapter(declared)
+    except Exception:  # noqa: BLE001 - see above; a value that JSON lacks is refused when written
+        return None
+
+
+def annotation(function: Callable[..., object], name: str) -> Any:
+    """Give the resolved annotation of ``name`` in ``function``, or Any."""
+    while isinstance(function, functools.partial):
+        function = cast("functools.partial[object]", function).func
+    if not isinstance(function, (types.FunctionType, types.MethodType)):
+        function = getattr(type(function), "__call__", function)  # noqa: B004
+    raw: object = getattr(function, "__annotations__", {}).get(name, Any)
+    if not isinstance(raw, str):
+        return raw
+    from typing import get_type_hints  # noqa: PLC0415
+
+    try:
+        return get_type_hints(function).get(name, Any)
+    except Exception:  # noqa: BLE001 - a name that exists only for type checkers
+        return Any
+
+
+def is_plain(declared: Any) -> bool:
+    """Tell whether ``declared`` is made of JSON's own types, so that nothing has to be rebuilt."""
+    try:
+        if declared in _PLAIN:
+            return True
+    except TypeError:
+        return False
+    if isinstance(declared, TypeVar):
+        return True
+    origin = get_origin(declared)
+    if origin in (dict, list, Union, types.UnionType):
+        return all(map(is_plain, get_args(declared)))
+    return False
+
+
+@functools.cache
+def _adapter(declared: Any) -> TypedValue[Any]:
+    from pydantic import TypeAdapter  # noqa: PLC0415
+
+    return TypedValue(TypeAdapter(declared), declared)

@@ -1,0 +1,327 @@
+"""The workflow wrapper: opens the session, runs the function, settles what came of it.
+
+Rules:
+- The function returns: the run is completed, ``Success``. It raises: the run is failed, ``Failed``.
+- It suspends: ``Suspended``, whatever became of the SuspendError on its way out. The journal says
+  suspended, and the journal is right; a function that swallowed the error is warned about.
+- Cancellation, KeyboardInterrupt, SystemExit and GeneratorExit are a crash (D2): nothing is
+  appended, the session is closed, the exception goes on.
+- Errors of the session itself (a fence, a full disk, a lock) say nothing about the workflow: they
+  go to the caller, nothing is appended, and the next ``start`` goes on from the journal.
+- Errors from before the function runs go to the caller, and no hook is called.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar, cast, final, overload
+
+from kassette import (
+    UNSET,
+    FencedError,
+    InternalError,
+    JournalCorruptionError,
+    StorageError,
+    SuspendError,
+    Unset,
+    WriteContentionError,
+)
+from kassette.values import encode_value
+from kassette_io import lifecycle
+from kassette_io.context import Context
+from kassette_io.results import Failed, RunResult, Success, Suspended
+from kassette_io.run import Run
+from kassette_io.storage import Storage, as_session_storage
+from kassette_io.typed import TypedValue, annotated_value, typed_value
+
+InT = TypeVar("InT")
+OutT = TypeVar("OutT")
+
+OnFinish = Callable[[RunResult[Any]], object]
+"""Called with every result, sync or async. What it raises is logged and goes no further."""
+OnError = Callable[[Failed], object]
+"""Called with a failure, before ``on_finish``. What it raises is logged and goes no further."""
+
+_OF_THE_SESSION = (
+    StorageError,
+    WriteContentionError,
+    FencedError,
+    JournalCorruptionError,
+    InternalError,
+)
+
+
+@final
+class Workflow(Generic[InT, OutT]):
+    """A durable async function. Made by ``workflow``."""
+
+    def __init__(
+        self,
+        fn: Callable[..., Awaitable[OutT]],
+        *,
+        storage: Storage,
+        version: str | None = None,
+        on_finish: OnFinish | None = None,
+        on_error: OnError | None = None,
+        events: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.fn = fn
+        self.version = version
+        self._storage = as_session_storage(storage)
+        self._on_finish = on_finish
+        self._on_error = on_error
+        self._events = {name: typed_value(each) for name, each in (events or {}).items()}
+        self._takes_input, self._input_type = _input_of(fn)
+        self.__doc__ = fn.__doc__
+        self.__name__ = getattr(fn, "__name__", type(fn).__name__)
+
+    def __repr__(self) -> str:
+        return f"<Workflow {self.__name__}>"
+
+    async def start(
+        self,
+        input: InT | Unset = UNSET,  # noqa: A002 - the field's own word
+        *,
+        run_id: str | None = None,
+        version: str | None = None,
+    ) -> RunResult[OutT]:
+        """Run the workflow to its end or its next suspension; recover ``run_id`` if it exists.
+
+        ``input`` is journaled with a new run. Give the same on recovery, or leave it out. A fresh
+        ``run_id`` is made where none is given. ``version`` overrides the workflow's own.
+
+        Raises what ``kassette_io.start`` raises; a dispatcher that delivers twice can take a
+        TerminalRunError whose ``terminal_state`` is ``"complete"`` as done.
+        """
+        metadata: object | Unset = input
+        if self._input_type is not None and not isinstance(input, Unset):
+            metadata = self._input_type.to_plain(input, "the input")
+        run = await lifecycle.start(
+            self._storage,
+            lifecycle.create_run_id() if run_id is None else run_id,
+            version=self._version(version),
+            metadata=metadata,
+        )
+        return await self._drive(run)
+
+    async def resume(
+        self, run_id: str, event_name: str, value: object, *, version: str | None = None
+    ) -> RunResult[OutT]:
+        """Deliver an event to a suspended run, and run on to its end or its next suspension.
+
+        A payload of a type declared in ``events`` is validated before anything is journaled.
+        Safe to repeat: a value that the journal holds already wins.
+
+        Raises what ``kassette_io.resume`` raises.
+        """
+        typed = self._event_type(event_name)
+        if typed is not None:
+            value = typed.to_plain(value, f"the value of event {event_name!r}")
+            typed.rebuild(encode_value(value), f"the value of event {event_name!r}")
+        run = await lifecycle.resume(
+            self._storage, run_id, event_name, value, version=self._version(version)
+        )
+        return await self._drive(run)
+
+    async def fork(
+        self,
+        source: str,
+        *,
+        from_offset: int | None = None,
+        from_step_id: str | None = None,
+        run_id: str | None = None,
+        version: str | None = None,
+    ) -> RunResult[OutT]:
+        """Branch a new run off ``source`` at the cut, replay up to it and run on from there.
+
+        Raises what ``kassette_io.fork`` raises.
+        """
+        run = await lifecycle.fork(
+            self._storage,
+            lifecycle.create_run_id() if run_id is None else run_id,
+            source=source,
+            from_offset=from_offset,
+            from_step_id=from_step_id,
+            version=self._version(version),
+        )
+        return await self._drive(run)
+
+    def _version(self, version: str | None) -> str | None:
+        return self.version if version is None else version
+
+    def _event_type(self, name: str) -> TypedValue[Any] | None:
+        """Give the declared type of an event; ``approval`` declares ``approval:<item>`` as well."""
+        if name in self._events:
+            return self._events[name]
+        return self._events.get(name.partition(":")[0])
+
+    async def _drive(self, run: Run) -> RunResult[OutT]:
+        async with run:
+            outcome = await self._outcome(run)
+        await self._tell(outcome)
+        return outcome
+
+    async def _outcome(self, run: Run) -> RunResult[OutT]:
+        context = Context(run, self._input(run), self._event_type)
+        try:
+            result = await (
+                self.fn(context, context.input) if self._takes_input else self.fn(context)
+            )
+        except BaseException as error:
+            return await self._after(run, error)
+        if run.lost_to is not None:
+            raise run.lost_to
+        if run.waiting_for is not None:
+            _warn_swallowed(run)
+            return Suspended(await run.suspended(), run.run_id)
+        await run.complete()
+        return Success(result, run.run_id)
+
+    async def _after(self, run: Run, error: BaseException) -> RunResult[OutT]:
+        if not _is_settled(error):
+            raise error
+        if run.lost_to is not None:
+            if error is run.lost_to:
+                raise error
+            raise run.lost_to from error
+        if run.waiting_for is not None:
+            if isinstance(error, Exception):
+                _warn_swallowed(run)
+            return Suspended(await run.suspended(), run.run_id)
+        if not isinstance(error, Exception):
+            raise error
+        if isinstance(error, _OF_THE_SESSION) and error.run_id == run.run_id:
+            raise error
+        await run.fail(error)
+        return Failed(error, run.run_id)
+
+    def _input(self, run: Run) -> Any:
+        metadata = run.metadata
+        if self._input_type is None:
+            return metadata
+        return self._input_type.rebuild(encode_value(metadata), "the input")
+
+    async def _tell(self, outcome: RunResult[OutT]) -> None:
+        if isinstance(outcome, Failed) and self._on_error is not None:
+            await _call_hook("on_error", self._on_error, outcome)
+        if self._on_finish is not None:
+            await _call_hook("on_finish", self._on_finish, outcome)
+
+
+@overload
+def workflow(
+    fn: Callable[[Context, InT], Awaitable[OutT]],
+    *,
+    storage: Storage,
+    version: str | None = None,
+    on_finish: OnFinish | None = None,
+    on_error: OnError | None = None,
+    events: Mapping[str, Any] | None = None,
+) -> Workflow[InT, OutT]: ...
+
+
+@overload
+def workflow(
+    fn: Callable[[Context], Awaitable[OutT]],
+    *,
+    storage: Storage,
+    version: str | None = None,
+    on_finish: OnFinish | None = None,
+    on_error: OnError | None = None,
+    events: Mapping[str, Any] | None = None,
+) -> Workflow[None, OutT]: ...
+
+
+@overload
+def workflow(
+    *,
+    storage: Storage,
+    version: str | None = None,
+    on_finish: OnFinish | None = None,
+    on_error: OnError | None = None,
+    events: Mapping[str, Any] | None = None,
+) -> _Decorator: ...
+
+
+def workflow(
+    fn: Callable[..., Awaitable[Any]] | None = None,
+    *,
+    storage: Storage,
+    version: str | None = None,
+    on_finish: OnFinish | None = None,
+    on_error: OnError | None = None,
+    events: Mapping[str, Any] | None = None,
+) -> Any:
+    """Make an async function durable; use it as a decorator or as a function.
+
+    ``fn`` takes a ``Context`` and, if it has a second parameter, the input, rebuilt as that
+    parameter's annotation where it is not plain JSON. ``version`` names the shape of the workflow
+    (see the versioning rules). ``events`` maps event names to payload types; an entry for
+    ``approval`` covers ``approval:<item>`` too. ``on_error`` and ``on_finish`` are for logging and
+    metrics: sync or async, called once a result is settled, and harmless when they raise.
+
+    Raises UsageError for something that is no storage, or a type that cannot be rebuilt.
+    """
+    settings: dict[str, Any] = {
+        "storage": storage,
+        "version": version,
+        "on_finish": on_finish,
+        "on_error": on_error,
+        "events": events,
+    }
+    if fn is None:
+        return cast("_Decorator", partial(Workflow, **settings))
+    return Workflow(fn, **settings)
+
+
+class _Decorator(Protocol):
+    """What ``workflow(...)`` without a function gives; for type checkers."""
+
+    @overload
+    def __call__(self, fn: Callable[[Context, InT], Awaitable[OutT]]) -> Workflow[InT, OutT]: ...
+
+    @overload
+    def __call__(self, fn: Callable[[Context], Awaitable[OutT]]) -> Workflow[None, OutT]: ...
+
+
+def _input_of(fn: Callable[..., object]) -> tuple[bool, TypedValue[Any] | None]:
+    positional = [
+        each
+        for each in inspect.signature(fn).parameters.values()
+        if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
+    ]
+    if len(positional) < 2:  # noqa: PLR2004 - the context, then the input
+        return False, None
+    return True, annotated_value(fn, positional[1].name)
+
+
+def _is_settled(error: BaseException) -> bool:
+    """Tell whether the workflow itself ended with ``error``: it is no cancellation or exit (D2)."""
+    if isinstance(error, BaseExceptionGroup):
+        inner = cast("BaseExceptionGroup[BaseException]", error)
+        return all(map(_is_settled, inner.exceptions))
+    return isinstance(error, (Exception, SuspendError))
+
+
+def _warn_swallowed(run: Run) -> None:
+    from logging import getLogger  # noqa: PLC0415 - rare
+
+    getLogger("kassette").warning(
+        "run %r suspended on %r, but its function caught the SuspendError and went on; "
+        "raise it again (see is_suspend_error)",
+        run.run_id,
+        run.waiting_for,
+    )
+
+
+async def _call_hook(name: str, hook: Callable[..., object], outcome: object) -> None:
+    try:
+        returned = hook(outcome)
+        if inspect.isawaitable(returned):
+            await returned
+    except Exception:
+        from logging import getLogger  # noqa: PLC0415 - rare
+
+        getLogger("kassette").exception("%s raised; the run's result stands", name)
