@@ -19,177 +19,153 @@ A map for newcomers:
 ``kassette_io`` performs the effects; a normal program imports only that.
 """
 
-from kassette.codec import Journal, decode_journal, decode_line, encode_entry
-from kassette.commands import (
-    Appended,
-    AppendFailed,
-    Close,
-    Command,
-    Complete,
-    EnterParallel,
-    Fail,
-    LeaveParallel,
-    Loaded,
-    LoadFailed,
-    Record,
-    Resume,
-    Start,
-    StepFailed,
-    StepSucceeded,
-    WaitForEvent,
-)
-from kassette.effects import (
-    Append,
-    Deliver,
-    Effect,
-    Opened,
-    Raise,
-    Release,
-    Reload,
-    Replay,
-    Return,
-    RunStep,
-)
-from kassette.entries import (
-    SUSPEND_TIMEOUT_EXPIRED,
-    UNSET,
-    BaseEntry,
-    CancelEntry,
-    CompleteEntry,
-    Entry,
-    ErrorEntry,
-    ForkSource,
-    ResumeEntry,
-    StartEntry,
-    StepEntry,
-    SuspendEntry,
-    TerminalEntry,
-    Unset,
-    is_terminal,
-)
-from kassette.errors import (
-    EventPendingError,
-    FencedError,
-    InternalError,
-    JournalCorruptionError,
-    KassetteError,
-    MetadataMismatchError,
-    PreconditionFailedError,
-    ReplayMismatchError,
-    RunCancelledError,
-    SessionClosedError,
-    StorageError,
-    SuspendedError,
-    SuspendError,
-    TerminalRunError,
-    UsageError,
-    VersionMismatchError,
-    WriteContentionError,
-    is_precondition_failed_error,
-    is_suspend_error,
-)
-from kassette.forking import plan_fork
-from kassette.machine import Machine
-from kassette.naming import BranchPath, check_run_id, is_run_id
-from kassette.retry import Retry
-from kassette.status import (
-    Cancelled,
-    Completed,
-    FailedRun,
-    RunStatus,
-    SuspendedRun,
-    Unsettled,
-    get_metadata,
-    run_status,
-)
-from kassette.tail import Tail, check_append
-from kassette.timestamps import format_timestamp, parse_timestamp
-from kassette.transitions import ENDED, TRANSITIONS, State
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "Append",
-    "AppendFailed",
-    "Appended",
-    "BaseEntry",
-    "BranchPath",
-    "CancelEntry",
-    "Cancelled",
-    "Close",
-    "Command",
-    "Complete",
-    "CompleteEntry",
-    "Completed",
-    "Deliver",
-    "ENDED",
-    "Effect",
-    "EnterParallel",
-    "Entry",
-    "ErrorEntry",
-    "EventPendingError",
-    "Fail",
-    "FailedRun",
-    "FencedError",
-    "ForkSource",
-    "InternalError",
-    "Journal",
-    "JournalCorruptionError",
-    "KassetteError",
-    "LeaveParallel",
-    "LoadFailed",
-    "Loaded",
-    "Machine",
-    "MetadataMismatchError",
-    "Opened",
-    "PreconditionFailedError",
-    "Raise",
-    "Record",
-    "Release",
-    "Reload",
-    "Replay",
-    "ReplayMismatchError",
-    "Resume",
-    "ResumeEntry",
-    "Retry",
-    "Return",
-    "RunCancelledError",
-    "RunStatus",
-    "RunStep",
-    "SUSPEND_TIMEOUT_EXPIRED",
-    "SessionClosedError",
-    "Start",
-    "StartEntry",
-    "State",
-    "StepEntry",
-    "StepFailed",
-    "StepSucceeded",
-    "StorageError",
-    "SuspendEntry",
-    "SuspendError",
-    "SuspendedError",
-    "SuspendedRun",
-    "TRANSITIONS",
-    "Tail",
-    "TerminalEntry",
-    "TerminalRunError",
-    "UNSET",
-    "Unset",
-    "Unsettled",
-    "UsageError",
-    "VersionMismatchError",
-    "WaitForEvent",
-    "WriteContentionError",
-    "check_append",
-    "check_run_id",
-    "decode_journal",
-    "decode_line",
-    "encode_entry",
-    "format_timestamp",
-    "get_metadata",
-    "is_precondition_failed_error",
-    "is_run_id",
-    "is_suspend_error",
-    "is_terminal",
-    "parse_timestamp",
-    "plan_fork",
-    "run_status",
-]
+from kassette._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from kassette.codec import (
+        Journal as Journal,
+        decode_journal as decode_journal,
+        decode_line as decode_line,
+        encode_entry as encode_entry,
+    )
+    from kassette.commands import (
+        Appended as Appended,
+        AppendFailed as AppendFailed,
+        Close as Close,
+        Command as Command,
+        Complete as Complete,
+        EnterParallel as EnterParallel,
+        Fail as Fail,
+        LeaveParallel as LeaveParallel,
+        Loaded as Loaded,
+        LoadFailed as LoadFailed,
+        Record as Record,
+        Resume as Resume,
+        Start as Start,
+        StepFailed as StepFailed,
+        StepSucceeded as StepSucceeded,
+        WaitForEvent as WaitForEvent,
+    )
+    from kassette.effects import (
+        Append as Append,
+        Deliver as Deliver,
+        Effect as Effect,
+        Opened as Opened,
+        Raise as Raise,
+        Release as Release,
+        Reload as Reload,
+        Replay as Replay,
+        Return as Return,
+        RunStep as RunStep,
+    )
+    from kassette.entries import (
+        SUSPEND_TIMEOUT_EXPIRED as SUSPEND_TIMEOUT_EXPIRED,
+        UNSET as UNSET,
+        BaseEntry as BaseEntry,
+        CancelEntry as CancelEntry,
+        CompleteEntry as CompleteEntry,
+        Entry as Entry,
+        ErrorEntry as ErrorEntry,
+        ForkSource as ForkSource,
+        ResumeEntry as ResumeEntry,
+        StartEntry as StartEntry,
+        StepEntry as StepEntry,
+        SuspendEntry as SuspendEntry,
+        TerminalEntry as TerminalEntry,
+        Unset as Unset,
+        is_terminal as is_terminal,
+    )
+    from kassette.errors import (
+        EventPendingError as EventPendingError,
+        FencedError as FencedError,
+        InternalError as InternalError,
+        JournalCorruptionError as JournalCorruptionError,
+        KassetteError as KassetteError,
+        MetadataMismatchError as MetadataMismatchError,
+        PreconditionFailedError as PreconditionFailedError,
+        ReplayMismatchError as ReplayMismatchError,
+        RunCancelledError as RunCancelledError,
+        SessionClosedError as SessionClosedError,
+        StorageError as StorageError,
+        SuspendedError as SuspendedError,
+        SuspendError as SuspendError,
+        TerminalRunError as TerminalRunError,
+        UsageError as UsageError,
+        VersionMismatchError as VersionMismatchError,
+        WriteContentionError as WriteContentionError,
+        is_precondition_failed_error as is_precondition_failed_error,
+        is_suspend_error as is_suspend_error,
+    )
+    from kassette.forking import (
+        plan_fork as plan_fork,
+    )
+    from kassette.machine import (
+        Machine as Machine,
+    )
+    from kassette.naming import (
+        BranchPath as BranchPath,
+        check_run_id as check_run_id,
+        is_run_id as is_run_id,
+    )
+    from kassette.retry import (
+        Retry as Retry,
+    )
+    from kassette.status import (
+        Cancelled as Cancelled,
+        Completed as Completed,
+        FailedRun as FailedRun,
+        RunStatus as RunStatus,
+        SuspendedRun as SuspendedRun,
+        Unsettled as Unsettled,
+        get_metadata as get_metadata,
+        run_status as run_status,
+    )
+    from kassette.tail import (
+        Tail as Tail,
+        check_append as check_append,
+    )
+    from kassette.timestamps import (
+        format_timestamp as format_timestamp,
+        parse_timestamp as parse_timestamp,
+    )
+    from kassette.transitions import (
+        ENDED as ENDED,
+        TRANSITIONS as TRANSITIONS,
+        State as State,
+    )
+
+_NAMES = {
+    "kassette.codec": ("Journal decode_journal decode_line encode_entry"),
+    "kassette.commands": (
+        "AppendFailed Appended Close Command Complete EnterParallel Fail LeaveParallel "
+        "LoadFailed Loaded Record Resume Start StepFailed StepSucceeded WaitForEvent"
+    ),
+    "kassette.effects": ("Append Deliver Effect Opened Raise Release Reload Replay Return RunStep"),
+    "kassette.entries": (
+        "BaseEntry CancelEntry CompleteEntry Entry ErrorEntry ForkSource ResumeEntry "
+        "SUSPEND_TIMEOUT_EXPIRED StartEntry StepEntry SuspendEntry TerminalEntry UNSET "
+        "Unset is_terminal"
+    ),
+    "kassette.errors": (
+        "EventPendingError FencedError InternalError JournalCorruptionError KassetteError "
+        "MetadataMismatchError PreconditionFailedError ReplayMismatchError "
+        "RunCancelledError SessionClosedError StorageError SuspendError SuspendedError "
+        "TerminalRunError UsageError VersionMismatchError WriteContentionError "
+        "is_precondition_failed_error is_suspend_error"
+    ),
+    "kassette.forking": ("plan_fork"),
+    "kassette.machine": ("Machine"),
+    "kassette.naming": ("BranchPath check_run_id is_run_id"),
+    "kassette.retry": ("Retry"),
+    "kassette.status": (
+        "Cancelled Completed FailedRun RunStatus SuspendedRun Unsettled get_metadata run_status"
+    ),
+    "kassette.tail": ("Tail check_append"),
+    "kassette.timestamps": ("format_timestamp parse_timestamp"),
+    "kassette.transitions": ("ENDED State TRANSITIONS"),
+}
+
+__all__ = sorted(" ".join(_NAMES.values()).split())  # noqa: PLE0605 # pyright: ignore[reportUnsupportedDunderAll]
+__getattr__ = lazy_names(__name__, _NAMES)

@@ -1,6 +1,6 @@
-"""Journal lines: bytes to entries and back, torn tails and damage told apart; no files, no sessions.
+r"""Journal lines: bytes to entries and back, torn tails and damage told apart; no files.
 
-The format (D11), one entry a line, compact JSON, ``\\n`` at the end:
+The format (D11), one entry a line, compact JSON, ``\n`` at the end:
 
     {"type":"start","session":1,"offset":0,"timestamp":"2026-01-31T12:00:00.000Z","metadata":{"k":1}}
     {"type":"step","session":1,"offset":1,"timestamp":"…","stepId":"llm","name":"llm","result":"hi"}
@@ -12,7 +12,7 @@ The format (D11), one entry a line, compact JSON, ``\\n`` at the end:
 
 Rules:
 - ``offset`` equals the line's position where it is present.
-- A last line without ``\\n`` is an append that never happened: readers skip it.
+- A last line without ``\n`` is an append that never happened: readers skip it.
 - Any other damage is a JournalCorruptionError with the line's number, counted from 1.
 - Unknown fields of known types are kept. A tag or field name is never given a second meaning.
 """
@@ -20,7 +20,6 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NoReturn, cast, final
 
@@ -38,6 +37,7 @@ from kassette.entries import (
     SuspendEntry,
 )
 from kassette.errors import JournalCorruptionError
+from kassette.immutable import Immutable
 from kassette.timestamps import parse_timestamp
 from kassette.values import decode_value, rewrite_value
 
@@ -48,8 +48,7 @@ _CLOSING_BRACE = ord("}")
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Journal:
+class Journal(Immutable, kw_only=True):
     """What a journal's bytes hold: its entries, and the number of bytes their whole lines take.
 
     Bytes past ``whole`` are a torn tail, to be truncated away by the next writer.

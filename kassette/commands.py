@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TypeAlias, final
 
 from kassette.entries import UNSET, Entry, Unset
+from kassette.immutable import Immutable
 from kassette.naming import BranchPath
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(Immutable):
     """Open a session: a new run, or recovery of one that has a journal.
 
     ``metadata`` is checked against the journal only where it is given (None is a value).
@@ -24,8 +23,7 @@ class Start:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Resume:
+class Resume(Immutable):
     """Open a session that delivers ``event_name``; a payload already journaled wins."""
 
     event_name: str
@@ -35,8 +33,7 @@ class Resume:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(Immutable):
     """Report: storage holds ``entry`` durably, at ``offset``."""
 
     entry: Entry
@@ -44,8 +41,7 @@ class Appended:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class AppendFailed:
+class AppendFailed(Immutable):
     """Report: the append of ``entry`` raised ``error``; what that means is decided here."""
 
     entry: Entry
@@ -53,24 +49,21 @@ class AppendFailed:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(Immutable):
     """Report: the whole journal, read again as ``Reload`` asked."""
 
     entries: list[Entry]
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class LoadFailed:
+class LoadFailed(Immutable):
     """Report: the journal could not be read again."""
 
     error: BaseException
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Immutable):
     """The workflow asks for step ``name`` on branch ``path``."""
 
     name: str
@@ -78,8 +71,7 @@ class Record:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class StepSucceeded:
+class StepSucceeded(Immutable):
     """Report: the function of a running step returned ``result``."""
 
     step_id: str
@@ -87,16 +79,14 @@ class StepSucceeded:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class StepFailed:
+class StepFailed(Immutable):
     """Report: the function of a running step raised, or was cancelled. Nothing is journaled."""
 
     step_id: str
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class WaitForEvent:
+class WaitForEvent(Immutable):
     """The workflow asks for event ``event_name``; ``timeout`` is in seconds from now."""
 
     event_name: str
@@ -106,8 +96,7 @@ class WaitForEvent:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class EnterParallel:
+class EnterParallel(Immutable):
     """The workflow at ``path`` starts one branch for every key."""
 
     keys: tuple[str, ...]
@@ -115,8 +104,7 @@ class EnterParallel:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class LeaveParallel:
+class LeaveParallel(Immutable):
     """Report: every branch of the block has finished, failed or suspended.
 
     ``abandoned`` says that the block was cancelled instead: what its branches wait for is dropped,
@@ -129,24 +117,21 @@ class LeaveParallel:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Complete:
+class Complete(Immutable):
     """The workflow returned."""
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Fail:
+class Fail(Immutable):
     """The workflow raised; ``name`` is the exception's type, ``stack`` its traceback."""
 
     message: str
     name: str | None = None
-    stack: str | None = field(default=None, repr=False)
+    stack: str | None = None
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(Immutable):
     """Leave the session without ending the run: cancellation, a crash survived, ``aclose()``."""
 
 

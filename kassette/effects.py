@@ -7,38 +7,34 @@ anything that is not durable.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias, final
 
 from kassette.entries import Entry, ResumeEntry, StepEntry
 from kassette.errors import KassetteError
+from kassette.immutable import Immutable
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(Immutable):
     """Append ``entry`` durably, then report ``Appended`` or ``AppendFailed``."""
 
     entry: Entry
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Reload:
+class Reload(Immutable):
     """Read the whole journal again, then report ``Loaded`` or ``LoadFailed``."""
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(Immutable):
     """The session is open: the workflow may run."""
 
     session: int
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class RunStep:
+class RunStep(Immutable):
     """Run the step's function, then report ``StepSucceeded`` or ``StepFailed``."""
 
     step_id: str
@@ -46,38 +42,33 @@ class RunStep:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Replay:
+class Replay(Immutable):
     """Give the caller the recorded result, and its ``on_replay`` too; do not run the function."""
 
     entry: StepEntry
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Return:
+class Return(Immutable):
     """Give the caller the result that has just become durable."""
 
     entry: StepEntry
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Deliver:
+class Deliver(Immutable):
     """Give the caller the event's payload."""
 
     entry: ResumeEntry
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(Immutable):
     """The session has ended: give up locks and buffers held for it."""
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Raise:
+class Raise(Immutable):
     """Raise ``error`` to the caller."""
 
     error: KassetteError

@@ -8,10 +8,9 @@ of its text alone.
 
 from __future__ import annotations
 
-from copy import copy
-from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Final, Self, TypeAlias, TypeGuard, cast, final
 
+from kassette.immutable import Immutable
 from kassette.values import decode_value, encode_value
 
 
@@ -26,8 +25,7 @@ class Unset:
 UNSET: Final = Unset()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class BaseEntry:
+class BaseEntry(Immutable, kw_only=True):
     """What every entry has.
 
     ``session`` is the number of the session that wrote it, ``timestamp`` the ISO 8601 UTC instant,
@@ -49,22 +47,15 @@ class BaseEntry:
 
     def at(self, offset: int) -> Self:
         """Give the same entry at ``offset``."""
-        return self._with(offset=offset)
+        return self.replace(offset=offset)
 
     def in_session(self, session: int) -> Self:
         """Give the same entry as written by ``session``, not yet at an offset."""
-        return self._with(session=session, offset=None)
-
-    def _with(self, **changes: object) -> Self:
-        changed = copy(self)
-        for name, value in changes.items():
-            object.__setattr__(changed, name, value)
-        return changed
+        return self.replace(session=session, offset=None)
 
     def _comparable(self) -> tuple[object, ...]:
         return tuple(
-            decode_value(value) if isinstance(value, bytes) else value
-            for value in (getattr(self, each.name) for each in fields(self))
+            decode_value(value) if isinstance(value, bytes) else value for value in self._values()
         )
 
     def __eq__(self, other: object) -> bool:
@@ -77,8 +68,7 @@ class BaseEntry:
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ForkSource:
+class ForkSource(Immutable, kw_only=True):
     """Where a forked run came from: the entries of ``run_id`` before offset ``from_offset``."""
 
     run_id: str
@@ -86,8 +76,7 @@ class ForkSource:
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class StartEntry(BaseEntry):
+class StartEntry(BaseEntry, kw_only=True):
     """A session begins.
 
     ``version`` is present where the caller gave one, ``metadata_json`` on the first entry of a run
@@ -109,9 +98,8 @@ class StartEntry(BaseEntry):
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class StepEntry(BaseEntry):
-    """A step's result. ``step_id`` is its full name with the occurrence number, ``name`` without."""
+class StepEntry(BaseEntry, kw_only=True):
+    """A step's result; ``step_id`` is the full name with its number, ``name`` the name without."""
 
     type: ClassVar[str] = "step"
 
@@ -139,9 +127,8 @@ class StepEntry(BaseEntry):
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SuspendEntry(BaseEntry):
-    """The session waits for event ``waiting_for``, until the ISO 8601 instant ``timeout`` if any."""
+class SuspendEntry(BaseEntry, kw_only=True):
+    """The session waits for event ``waiting_for``, until ``timeout`` (ISO 8601) if there is one."""
 
     type: ClassVar[str] = "suspend"
 
@@ -151,8 +138,7 @@ class SuspendEntry(BaseEntry):
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ResumeEntry(BaseEntry):
+class ResumeEntry(BaseEntry, kw_only=True):
     """Event ``event_name`` arrived with a payload."""
 
     type: ClassVar[str] = "resume"
@@ -177,16 +163,14 @@ class ResumeEntry(BaseEntry):
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class CompleteEntry(BaseEntry):
+class CompleteEntry(BaseEntry, kw_only=True):
     """Terminal: the workflow returned."""
 
     type: ClassVar[str] = "complete"
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ErrorEntry(BaseEntry):
+class ErrorEntry(BaseEntry, kw_only=True):
     """Terminal: the workflow raised; ``name`` is the exception's type, ``stack`` its traceback."""
 
     type: ClassVar[str] = "error"
@@ -197,8 +181,7 @@ class ErrorEntry(BaseEntry):
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class CancelEntry(BaseEntry):
+class CancelEntry(BaseEntry, kw_only=True):
     """Terminal: the run was cancelled."""
 
     type: ClassVar[str] = "cancel"

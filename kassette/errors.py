@@ -1,4 +1,4 @@
-"""Every error kassette raises, and how to tell a suspension from a failure; nothing here acts on one.
+"""Every error kassette raises, and how to tell a suspension; nothing here acts on one.
 
 The tree says who acts next:
 
@@ -194,7 +194,7 @@ class FencedError(KassetteError, Exception):
 
 
 class WriteContentionError(KassetteError, Exception):
-    """Exclusive write access could not be had: a lock is held, or conditional writes kept losing."""
+    """No exclusive write access: a lock is held, or conditional writes kept losing."""
 
 
 class PreconditionFailedError(KassetteError, Exception):

@@ -188,7 +188,7 @@ class Machine:
 
     @property
     def waiting_for(self) -> str | None:
-        """The event that the run's status will name once this session has suspended, if it waits."""
+        """The event that the run's status names once this session has suspended, if it waits."""
         return self._waits[-1].event_name if self._waits else None
 
     @property
@@ -543,8 +543,8 @@ class Machine:
 
     def _suspended_error(self) -> SuspendedError:
         return SuspendedError(
-            f"run {self.run_id!r} has suspended, waiting for {self.waiting_for!r}. Something caught "
-            "the SuspendError and went on: raise it again (see is_suspend_error)"
+            f"run {self.run_id!r} has suspended, waiting for {self.waiting_for!r}. Something "
+            "caught the SuspendError and went on: raise it again (see is_suspend_error)"
         )
 
     def _refusal(self, command: Command) -> KassetteError:

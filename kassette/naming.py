@@ -16,7 +16,7 @@ from typing import TypeAlias
 from kassette.errors import UsageError
 
 BranchPath: TypeAlias = tuple[str, ...]
-"""The keys of the parallel branches around a call, outermost first; ``()`` is the workflow itself."""
+"""The keys of the parallel branches around a call, outermost first; ``()`` outside of any."""
 
 _RUN_ID = re.compile(r"[A-Za-z0-9_\-:@+][A-Za-z0-9._\-:@+]{0,199}")
 
@@ -68,7 +68,7 @@ def check_event_name(name: object) -> str:
 
 
 def check_label(kind: str, text: object) -> str:
-    """Give back text that can be journaled under ``kind`` (a version, a reason), or raise UsageError."""
+    """Give back text that can be journaled as ``kind`` (say, a version), or raise UsageError."""
     return _check_text(kind, text, "")
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import inf
 from typing import final
 
 from kassette.errors import KassetteError, UsageError
+from kassette.immutable import Immutable
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Retry:
+class Retry(Immutable):
     """A retry schedule; every duration is in seconds.
 
     ``max_attempts`` counts the first attempt. The wait after attempt *n* is
@@ -37,7 +36,7 @@ class Retry:
                 raise UsageError(f"{name} is a number of at least 0, not {value!r}")
 
     def delay_after(self, attempt: int, error: BaseException) -> float | None:
-        """Give the seconds to wait after failed attempt ``attempt`` (from 1), or None to give up."""
+        """Give the seconds to wait after failed attempt ``attempt`` (from 1); None: give up."""
         if attempt >= self.max_attempts or isinstance(error, KassetteError):
             return None
         if not isinstance(error, self.retry_on):

@@ -8,7 +8,6 @@ run completed, failed and cancelled; suspend makes it suspended (a crash during 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias, final
 
 from kassette.entries import (
@@ -19,11 +18,11 @@ from kassette.entries import (
     StartEntry,
     SuspendEntry,
 )
+from kassette.immutable import Immutable
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Completed:
+class Completed(Immutable):
     """The workflow returned; the last step's result is usually its answer."""
 
     status: ClassVar[str] = "completed"
@@ -34,8 +33,7 @@ class Completed:
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailedRun:
+class FailedRun(Immutable, kw_only=True):
     """The workflow raised: ``name`` is the exception's type, ``stack`` its traceback."""
 
     status: ClassVar[str] = "failed"
@@ -52,8 +50,7 @@ class FailedRun:
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cancelled:
+class Cancelled(Immutable, kw_only=True):
     """The run was cancelled, for ``reason`` if one was written."""
 
     status: ClassVar[str] = "cancelled"
@@ -66,8 +63,7 @@ class Cancelled:
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SuspendedRun:
+class SuspendedRun(Immutable, kw_only=True):
     """The run waits for event ``waiting_for``, until the ISO 8601 instant ``timeout`` if any."""
 
     status: ClassVar[str] = "suspended"
@@ -81,8 +77,7 @@ class SuspendedRun:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Unsettled:
+class Unsettled(Immutable):
     """Running, crashed, abandoned or empty: the journal alone cannot tell which."""
 
     status: ClassVar[str] = "unsettled"

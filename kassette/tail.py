@@ -10,17 +10,16 @@ Rules (D4):
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import final
 
 from kassette.entries import Entry, StartEntry, is_terminal
 from kassette.errors import FencedError, TerminalRunError, UsageError
+from kassette.immutable import Immutable
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Tail:
-    """The end of a journal: its entry count, newest session, and the type of the entry that ended it.
+class Tail(Immutable):
+    """The end of a journal: its entry count, newest session, and what entry type ended it.
 
     ``Tail()`` is the end of an empty journal. ``terminal`` is None while the run is not over.
     """

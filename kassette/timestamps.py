@@ -1,4 +1,4 @@
-"""Instants as the journal writes them: UTC, ISO 8601, milliseconds, ``Z``; never the clock itself."""
+"""Instants as the journal writes them: UTC, ISO 8601, milliseconds, ``Z``; no clock."""
 
 from __future__ import annotations
 

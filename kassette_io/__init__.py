@@ -2,7 +2,7 @@
 
 A map for newcomers:
 
-- ``workflow``   the decorator that makes an async function durable
+- ``workflows``  the decorator that makes an async function durable
 - ``context``    steps, waits, sleeps and parallel branches inside it
 - ``lifecycle``  ``start``, ``resume`` and ``fork``: sessions without the wrapper
 - ``run``        one open session: performs the machine's effects
@@ -14,108 +14,118 @@ Everything that decides is in ``kassette``, which knows no event loop and no fil
 authors need of it is exported from here as well.
 """
 
-from kassette import (
-    CancelEntry,
-    Cancelled,
-    Completed,
-    CompleteEntry,
-    Entry,
-    ErrorEntry,
-    EventPendingError,
-    FailedRun,
-    FencedError,
-    InternalError,
-    JournalCorruptionError,
-    KassetteError,
-    MetadataMismatchError,
-    PreconditionFailedError,
-    ReplayMismatchError,
-    ResumeEntry,
-    Retry,
-    RunCancelledError,
-    RunStatus,
-    SessionClosedError,
-    StartEntry,
-    StepEntry,
-    StorageError,
-    SuspendedError,
-    SuspendedRun,
-    SuspendEntry,
-    SuspendError,
-    TerminalRunError,
-    Unsettled,
-    UsageError,
-    VersionMismatchError,
-    WriteContentionError,
-    get_metadata,
-    is_precondition_failed_error,
-    is_suspend_error,
-    is_terminal,
-    run_status,
-)
-from kassette_io.context import Context
-from kassette_io.lifecycle import create_run_id, fork, resume, start
-from kassette_io.local_storage import LocalStorage
-from kassette_io.memory_storage import MemoryStorage
-from kassette_io.results import Failed, RunResult, Success, Suspended
-from kassette_io.run import Run
-from kassette_io.storage import SessionStorage, Storage
-from kassette_io.urls import open_storage
-from kassette_io.workflow import Workflow, workflow
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "CancelEntry",
-    "Cancelled",
-    "CompleteEntry",
-    "Completed",
-    "Context",
-    "Entry",
-    "ErrorEntry",
-    "EventPendingError",
-    "Failed",
-    "FailedRun",
-    "FencedError",
-    "InternalError",
-    "JournalCorruptionError",
-    "KassetteError",
-    "LocalStorage",
-    "MemoryStorage",
-    "MetadataMismatchError",
-    "PreconditionFailedError",
-    "ReplayMismatchError",
-    "ResumeEntry",
-    "Retry",
-    "Run",
-    "RunCancelledError",
-    "RunResult",
-    "RunStatus",
-    "SessionClosedError",
-    "SessionStorage",
-    "StartEntry",
-    "StepEntry",
-    "Storage",
-    "StorageError",
-    "Success",
-    "SuspendEntry",
-    "SuspendError",
-    "Suspended",
-    "SuspendedError",
-    "SuspendedRun",
-    "TerminalRunError",
-    "Unsettled",
-    "UsageError",
-    "VersionMismatchError",
-    "Workflow",
-    "WriteContentionError",
-    "create_run_id",
-    "fork",
-    "get_metadata",
-    "is_precondition_failed_error",
-    "is_suspend_error",
-    "is_terminal",
-    "open_storage",
-    "resume",
-    "run_status",
-    "start",
-    "workflow",
-]
+from kassette._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from kassette.entries import (
+        CancelEntry as CancelEntry,
+        CompleteEntry as CompleteEntry,
+        Entry as Entry,
+        ErrorEntry as ErrorEntry,
+        ResumeEntry as ResumeEntry,
+        StartEntry as StartEntry,
+        StepEntry as StepEntry,
+        SuspendEntry as SuspendEntry,
+        is_terminal as is_terminal,
+    )
+    from kassette.errors import (
+        EventPendingError as EventPendingError,
+        FencedError as FencedError,
+        InternalError as InternalError,
+        JournalCorruptionError as JournalCorruptionError,
+        KassetteError as KassetteError,
+        MetadataMismatchError as MetadataMismatchError,
+        PreconditionFailedError as PreconditionFailedError,
+        ReplayMismatchError as ReplayMismatchError,
+        RunCancelledError as RunCancelledError,
+        SessionClosedError as SessionClosedError,
+        StorageError as StorageError,
+        SuspendedError as SuspendedError,
+        SuspendError as SuspendError,
+        TerminalRunError as TerminalRunError,
+        UsageError as UsageError,
+        VersionMismatchError as VersionMismatchError,
+        WriteContentionError as WriteContentionError,
+        is_precondition_failed_error as is_precondition_failed_error,
+        is_suspend_error as is_suspend_error,
+    )
+    from kassette.retry import (
+        Retry as Retry,
+    )
+    from kassette.status import (
+        Cancelled as Cancelled,
+        Completed as Completed,
+        FailedRun as FailedRun,
+        RunStatus as RunStatus,
+        SuspendedRun as SuspendedRun,
+        Unsettled as Unsettled,
+        get_metadata as get_metadata,
+        run_status as run_status,
+    )
+    from kassette_io.context import (
+        Context as Context,
+    )
+    from kassette_io.lifecycle import (
+        create_run_id as create_run_id,
+        fork as fork,
+        resume as resume,
+        start as start,
+    )
+    from kassette_io.local_storage import (
+        LocalStorage as LocalStorage,
+    )
+    from kassette_io.memory_storage import (
+        MemoryStorage as MemoryStorage,
+    )
+    from kassette_io.results import (
+        Failed as Failed,
+        RunResult as RunResult,
+        Success as Success,
+        Suspended as Suspended,
+    )
+    from kassette_io.run import (
+        Run as Run,
+    )
+    from kassette_io.storage import (
+        SessionStorage as SessionStorage,
+        Storage as Storage,
+    )
+    from kassette_io.urls import (
+        open_storage as open_storage,
+    )
+    from kassette_io.workflows import (
+        Workflow as Workflow,
+        workflow as workflow,
+    )
+
+_NAMES = {
+    "kassette.entries": (
+        "CancelEntry CompleteEntry Entry ErrorEntry ResumeEntry StartEntry StepEntry "
+        "SuspendEntry is_terminal"
+    ),
+    "kassette.errors": (
+        "EventPendingError FencedError InternalError JournalCorruptionError KassetteError "
+        "MetadataMismatchError PreconditionFailedError ReplayMismatchError "
+        "RunCancelledError SessionClosedError StorageError SuspendError SuspendedError "
+        "TerminalRunError UsageError VersionMismatchError WriteContentionError "
+        "is_precondition_failed_error is_suspend_error"
+    ),
+    "kassette.retry": ("Retry"),
+    "kassette.status": (
+        "Cancelled Completed FailedRun RunStatus SuspendedRun Unsettled get_metadata run_status"
+    ),
+    "kassette_io.context": ("Context"),
+    "kassette_io.lifecycle": ("create_run_id fork resume start"),
+    "kassette_io.local_storage": ("LocalStorage"),
+    "kassette_io.memory_storage": ("MemoryStorage"),
+    "kassette_io.results": ("Failed RunResult Success Suspended"),
+    "kassette_io.run": ("Run"),
+    "kassette_io.storage": ("SessionStorage Storage"),
+    "kassette_io.urls": ("open_storage"),
+    "kassette_io.workflows": ("Workflow workflow"),
+}
+
+__all__ = sorted(" ".join(_NAMES.values()).split())  # noqa: PLE0605 # pyright: ignore[reportUnsupportedDunderAll]
+__getattr__ = lazy_names(__name__, _NAMES)

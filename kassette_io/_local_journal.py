@@ -18,9 +18,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from errno import ENOENT, ENOSPC
-from pathlib import Path
 from typing import final
 
 from kassette import (
@@ -37,6 +35,7 @@ from kassette import (
     encode_entry,
 )
 from kassette.errors import with_run_id
+from kassette.immutable import Immutable
 from kassette_io._run_lock import RunLock
 from kassette_io.storage import taken
 
@@ -44,8 +43,7 @@ Outcome = int | BaseException
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(Immutable):
     """What is known of a journal file: its end, the bytes of its whole lines, which file it is."""
 
     tail: Tail
@@ -57,11 +55,11 @@ class Known:
 class LocalJournal:
     """The journal of ``run_id`` in ``directory``. Used by one thread at a time."""
 
-    def __init__(self, directory: Path, run_id: str) -> None:
+    def __init__(self, directory: str, run_id: str) -> None:
         self.run_id = run_id
         self._directory = directory
-        self._path = directory / f"{run_id}.jsonl"
-        self._lock_path = directory / f"{run_id}.lock"
+        self._path = os.path.join(directory, f"{run_id}.jsonl")
+        self._lock_path = os.path.join(directory, f"{run_id}.lock")
         self._known: Known | None = None
         self._lock: RunLock | None = None
         self._fd = -1
@@ -109,9 +107,9 @@ class LocalJournal:
         session = entries[-1].session
         self._make_directory()
         lock = RunLock.take(self._lock_path, run_id=self.run_id, session=session)
-        temporary = self._directory / f".{self.run_id}.new"
+        temporary = os.path.join(self._directory, f".{self.run_id}.new")
         try:
-            if self._path.exists() and self.read()[0]:
+            if self.read()[0]:
                 raise taken(self.run_id)
             data = b"".join(map(encode_entry, entries, range(len(entries))))
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
@@ -120,13 +118,14 @@ class LocalJournal:
                 os.fsync(fd)
             finally:
                 os.close(fd)
-            temporary.rename(self._path)
+            os.rename(temporary, self._path)
             self._sync_directory()
             self._fd = self._open_file()
             self._lock, self.session = lock, session
             self._known = Known(Tail.of(entries), len(data), os.fstat(self._fd).st_ino)
         except BaseException as error:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                os.unlink(temporary)
             lock.release()
             if isinstance(error, OSError):
                 raise self._failure("create", error) from error
@@ -140,7 +139,7 @@ class LocalJournal:
         if fd >= 0:
             with suppress(OSError):
                 if os.fstat(fd).st_size == 0:
-                    self._path.unlink()
+                    os.unlink(self._path)
             with suppress(OSError):
                 os.close(fd)
         with suppress(OSError):
@@ -178,7 +177,7 @@ class LocalJournal:
             self._open(first, None)
             return
         try:
-            if not os.path.samestat(self._path.stat(), os.fstat(self._fd)):
+            if not os.path.samestat(os.stat(self._path), os.fstat(self._fd)):
                 raise FileNotFoundError(ENOENT, "another file stands in its place")
             self._learn(None)
         except OSError as error:
@@ -276,7 +275,7 @@ class LocalJournal:
     def _undisturbed(self) -> bool:
         known = self._known
         try:
-            named = self._path.stat()
+            named = os.stat(self._path)
         except FileNotFoundError:
             return False
         return (
@@ -298,10 +297,10 @@ class LocalJournal:
         return os.open(self._path, flags, 0o644)
 
     def _make_directory(self) -> None:
-        if self._directory.is_dir():
+        if os.path.isdir(self._directory):
             return
         try:
-            self._directory.mkdir(parents=True, exist_ok=True)
+            os.makedirs(self._directory, exist_ok=True)
         except OSError as error:
             raise self._failure("create the directory of", error) from error
 
@@ -327,8 +326,8 @@ class LocalJournal:
         return failure
 
 
-def _read_from(path: Path, position: int) -> tuple[bytes, int]:
-    with path.open("rb", buffering=0) as file:
+def _read_from(path: str, position: int) -> tuple[bytes, int]:
+    with open(path, "rb", buffering=0) as file:
         if position:
             file.seek(position)
         return file.readall(), os.fstat(file.fileno()).st_ino

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from pathlib import Path
+from contextlib import suppress
 from typing import final
 
 import orjson
@@ -29,12 +29,12 @@ class RunLock:
 
     __slots__ = ("_fd", "_path")
 
-    def __init__(self, path: Path, fd: int) -> None:
+    def __init__(self, path: str, fd: int) -> None:
         self._path = path
         self._fd = fd
 
     @classmethod
-    def take(cls, path: Path, *, run_id: str, session: int) -> RunLock:
+    def take(cls, path: str, *, run_id: str, session: int) -> RunLock:
         """Take the lock without waiting.
 
         Raises WriteContentionError, naming the holder, if it is held, StorageError if the file
@@ -69,7 +69,8 @@ class RunLock:
     def release(self) -> None:
         """Remove the file and let go."""
         if self.is_held():
-            self._path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                os.unlink(self._path)
         os.close(self._fd)
 
     def forget(self) -> None:
@@ -77,7 +78,7 @@ class RunLock:
         os.close(self._fd)
 
 
-def _open(path: Path, run_id: str) -> int:
+def _open(path: str, run_id: str) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
@@ -88,9 +89,9 @@ def _open(path: Path, run_id: str) -> int:
         ) from error
 
 
-def _names(path: Path, fd: int) -> bool:
+def _names(path: str, fd: int) -> bool:
     try:
-        found = path.stat()
+        found = os.stat(path)
     except FileNotFoundError:
         return False
     return os.path.samestat(found, os.fstat(fd))

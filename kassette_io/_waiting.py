@@ -22,9 +22,9 @@ async def perform(post: Callable[[Job], None], request: object) -> Any:
 def _running_loop() -> EventLoop:
     trio = sys.modules.get("trio")
     if trio is not None and trio.lowlevel.in_trio_run():
-        from kassette_io import _waiting_trio  # noqa: PLC0415 - only where trio runs
+        from kassette_io import _waiting_trio
 
         return _waiting_trio
-    from kassette_io import _waiting_asyncio  # noqa: PLC0415 - only where asyncio runs
+    from kassette_io import _waiting_asyncio
 
     return _waiting_asyncio

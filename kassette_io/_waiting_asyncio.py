@@ -29,15 +29,18 @@ async def wait(job: Job) -> None:
     """Wait until the job is delivered; a cancellation that arrives meanwhile is asked for again."""
     try:
         await job.task
-    except asyncio.CancelledError as cancelled:
-        with CancelScope(shield=True):
-            while not job.delivered:
-                prepare(job)
-                try:
-                    await job.task
-                except asyncio.CancelledError as another:
-                    cancelled = another
-        _ask_again(cancelled)
+    except asyncio.CancelledError as error:
+        cancelled = error
+    else:
+        return
+    with CancelScope(shield=True):
+        while not job.delivered:
+            prepare(job)
+            try:
+                await job.task
+            except asyncio.CancelledError as error:
+                cancelled = error
+    _ask_again(cancelled)
 
 
 def _ask_again(cancelled: asyncio.CancelledError) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import trio
+import trio  # noqa: TID253 - this module is loaded only where trio runs
 
 from kassette_io._writers import Job
 

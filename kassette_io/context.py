@@ -24,6 +24,7 @@ from kassette import (
     format_timestamp,
     parse_timestamp,
 )
+from kassette.naming import check_event_name
 from kassette.timestamps import after
 from kassette_io import _clock
 from kassette_io.run import OnReplay, Run
@@ -42,7 +43,7 @@ class Context:
     ``run_id`` is the same in every session; ``input`` is what ``start`` was first given.
     """
 
-    def __init__(self, run: Run, input: Any, events: Events, path: BranchPath = ()) -> None:  # noqa: A002
+    def __init__(self, run: Run, input: Any, events: Events, path: BranchPath = ()) -> None:
         self.input = input
         self._run = run
         self._events = events
@@ -108,8 +109,9 @@ class Context:
         Raises SuspendError, which must escape; UsageError for a bad or reused name.
         """
         self._check_branch()
-        typed = self._events(event_name) if isinstance(event_name, str) else None  # pyright: ignore[reportUnnecessaryIsInstance]
-        return await self._run.wait_at(self._path, event_name, timeout, reason, typed)
+        return await self._run.wait_at(
+            self._path, check_event_name(event_name), timeout, reason, self._events(event_name)
+        )
 
     async def sleep(self, seconds: float) -> None:
         """Wait until ``seconds`` after the first time this was reached, across crashes.
@@ -169,7 +171,7 @@ class Context:
             results[key] = await fn(Context(self._run, self.input, self._events, path))
         except SuspendError:
             return
-        except Exception as error:  # noqa: BLE001 - raised again once the siblings are done
+        except Exception as error:
             errors[key] = error
         except BaseExceptionGroup as group:
             rest = group.split(SuspendError)[1]

@@ -1,4 +1,4 @@
-"""Journals as files of one directory: ``{run_id}.jsonl``, with ``{run_id}.lock`` while one is open."""
+"""Journals as files: ``{run_id}.jsonl``, and ``{run_id}.lock`` while a session is open."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Self, final
 from weakref import WeakSet
 
 from anyio import to_thread
 
 from kassette import Entry, StartEntry, StorageError, WriteContentionError, check_run_id, is_run_id
+from kassette.immutable import Immutable
 from kassette_io._local_journal import Known, LocalJournal
 from kassette_io._waiting import perform
 from kassette_io._writers import WRITERS, Job, Mailbox
@@ -23,21 +22,18 @@ _REMEMBERED_READS = 256
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class _Append:
+class _Append(Immutable):
     entry: Entry
     known: Known | None
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class _Create:
+class _Create(Immutable):
     entries: list[Entry]
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class _Release:
+class _Release(Immutable):
     session: int
 
 
@@ -55,7 +51,7 @@ class LocalStorage:
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
-        self.directory = Path(directory).absolute()
+        self.directory = os.path.abspath(directory)
         self._lock = threading.Lock()
         self._open: dict[str, tuple[LocalJournal, Mailbox]] = {}
         self._read: OrderedDict[str, Known] = OrderedDict()
@@ -63,7 +59,7 @@ class LocalStorage:
         _STORAGES.add(self)
 
     def __repr__(self) -> str:
-        return f"LocalStorage({str(self.directory)!r})"
+        return f"LocalStorage({self.directory!r})"
 
     async def append(self, run_id: str, entry: Entry) -> int:
         """See ``Storage.append``. Raises WriteContentionError if the run is open elsewhere."""
@@ -140,7 +136,7 @@ class LocalStorage:
             appends = []
             try:
                 _answer(journal, job.request)
-            except BaseException as error:  # noqa: BLE001 - it belongs to the waiting task
+            except BaseException as error:
                 job.error = error
         _append(journal, appends)
         with self._lock:
@@ -181,7 +177,7 @@ def _append(journal: LocalJournal, jobs: list[Job]) -> None:
     requests: list[Any] = [job.request for job in jobs]
     try:
         outcomes = journal.append([each.entry for each in requests], requests[0].known)
-    except BaseException as error:  # noqa: BLE001 - it belongs to the waiting tasks
+    except BaseException as error:
         outcomes = [error] * len(jobs)
     for job, outcome in zip(jobs, outcomes, strict=True):
         if isinstance(outcome, int):

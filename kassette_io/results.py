@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeAlias, TypeVar, final
+
+from kassette.immutable import Immutable
 
 T_co = TypeVar("T_co", covariant=True)
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Success(Generic[T_co]):
+class Success(Immutable, Generic[T_co]):
     """The workflow returned ``result``; the run is complete."""
 
     status: ClassVar[str] = "success"
@@ -20,8 +20,7 @@ class Success(Generic[T_co]):
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Immutable):
     """The workflow raised ``error``, which is in the journal; the run is over."""
 
     status: ClassVar[str] = "failed"
@@ -31,8 +30,7 @@ class Failed:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Suspended:
+class Suspended(Immutable):
     """The workflow waits for ``event``; the next call is ``resume(run_id, event, value)``."""
 
     status: ClassVar[str] = "suspended"

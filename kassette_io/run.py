@@ -281,7 +281,7 @@ class Run:
 
         Raises as ``complete`` does.
         """
-        from traceback import format_exception  # noqa: PLC0415 - failures are rare
+        from traceback import format_exception
 
         stack = "".join(format_exception(error))
         await self._perform(self._handle(Fail(str(error), type(error).__name__, stack)))

@@ -27,9 +27,9 @@ class TypedValue(Generic[T]):
         self._declared = getattr(declared, "__name__", None) or str(declared)
 
     def to_plain(self, value: object, what: str) -> Any:
-        """Give ``value`` as plain JSON values. Raises UsageError, naming ``what``, if it misfits."""
-        from pydantic import ValidationError  # noqa: PLC0415 - only where a type is declared
-        from pydantic_core import PydanticSerializationError  # noqa: PLC0415
+        """Give ``value`` as plain JSON. Raises UsageError, naming ``what``, if it misfits."""
+        from pydantic import ValidationError
+        from pydantic_core import PydanticSerializationError
 
         try:
             fitting = self._adapter.validate_python(value)
@@ -42,7 +42,7 @@ class TypedValue(Generic[T]):
 
     def rebuild(self, raw: bytes, what: str) -> T:
         """Give the value that the journal text ``raw`` stands for, or raise UsageError."""
-        from pydantic import ValidationError  # noqa: PLC0415
+        from pydantic import ValidationError
 
         try:
             return cast("T", self._adapter.validate_json(raw))
@@ -81,7 +81,7 @@ def annotated_value(function: Callable[..., object], name: str) -> TypedValue[An
         return None
     try:
         return _adapter(declared)
-    except Exception:  # noqa: BLE001 - see above; a value that JSON lacks is refused when written
+    except Exception:
         return None
 
 
@@ -94,11 +94,11 @@ def annotation(function: Callable[..., object], name: str) -> Any:
     raw: object = getattr(function, "__annotations__", {}).get(name, Any)
     if not isinstance(raw, str):
         return raw
-    from typing import get_type_hints  # noqa: PLC0415
+    from typing import get_type_hints
 
     try:
         return get_type_hints(function).get(name, Any)
-    except Exception:  # noqa: BLE001 - a name that exists only for type checkers
+    except Exception:
         return Any
 
 
@@ -119,6 +119,6 @@ def is_plain(declared: Any) -> bool:
 
 @functools.cache
 def _adapter(declared: Any) -> TypedValue[Any]:
-    from pydantic import TypeAdapter  # noqa: PLC0415
+    from pydantic import TypeAdapter
 
     return TypedValue(TypeAdapter(declared), declared)

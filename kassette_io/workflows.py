@@ -82,7 +82,7 @@ class Workflow(Generic[InT, OutT]):
 
     async def start(
         self,
-        input: InT | Unset = UNSET,  # noqa: A002 - the field's own word
+        input: InT | Unset = UNSET,
         *,
         run_id: str | None = None,
         version: str | None = None,
@@ -272,8 +272,8 @@ def workflow(
         "events": events,
     }
     if fn is None:
-        return cast("_Decorator", partial(Workflow, **settings))
-    return Workflow(fn, **settings)
+        return cast("_Decorator", partial(Workflow[Any, Any], **settings))
+    return Workflow[Any, Any](fn, **settings)
 
 
 class _Decorator(Protocol):
@@ -292,7 +292,7 @@ def _input_of(fn: Callable[..., object]) -> tuple[bool, TypedValue[Any] | None]:
         for each in inspect.signature(fn).parameters.values()
         if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
     ]
-    if len(positional) < 2:  # noqa: PLR2004 - the context, then the input
+    if len(positional) < 2:
         return False, None
     return True, annotated_value(fn, positional[1].name)
 
@@ -306,7 +306,7 @@ def _is_settled(error: BaseException) -> bool:
 
 
 def _warn_swallowed(run: Run) -> None:
-    from logging import getLogger  # noqa: PLC0415 - rare
+    from logging import getLogger
 
     getLogger("kassette").warning(
         "run %r suspended on %r, but its function caught the SuspendError and went on; "
@@ -322,6 +322,6 @@ async def _call_hook(name: str, hook: Callable[..., object], outcome: object) ->
         if inspect.isawaitable(returned):
             await returned
     except Exception:
-        from logging import getLogger  # noqa: PLC0415 - rare
+        from logging import getLogger
 
         getLogger("kassette").exception("%s raised; the run's result stands", name)

@@ -1,0 +1,139 @@
+"""The tasks of the house: `nox` runs what CI runs, `nox -s NAME` one of them.
+
+What follows `--` goes to the tool, as in `nox -s tests -- tests/core -k codec` and
+`nox -s bench -- --quick`.
+"""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["lint", "types", "docs", "wheel", "tests"]
+nox.options.default_venv_backend = "virtualenv"
+nox.options.error_on_missing_interpreters = False
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+PYTEST = ("-m", "pytest", "-m", "not slow")
+
+
+def install(session: nox.Session, *groups: str) -> None:
+    """Install the project, editable and with every extra, and the dependency groups named."""
+    session.install("-e", ".[all]", *nox.project.dependency_groups(PROJECT, *groups))
+
+
+def run_and_keep_last_line(session: nox.Session, *command: str) -> str:
+    """Run a command of the session, show its output as it comes, and return its last line."""
+    last = ""
+    with subprocess.Popen(
+        [Path(session.bin, command[0]), *command[1:]],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        env={name: value for name, value in session.env.items() if value is not None},
+        text=True,
+        errors="replace",
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            sys.stdout.write(line)
+            sys.stdout.flush()
+            last = line.rstrip() or last
+    if process.returncode:
+        session.error(f"{' '.join(command)} exited with {process.returncode}")
+    return last
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests under coverage; `kassette/` has to reach 100 % of its branches.
+
+    With arguments of your own pytest runs alone: a part of the tests covers a part of the code.
+    """
+    install(session, "test")
+    if session.posargs:
+        session.run("python", "-m", "pytest", *session.posargs)
+        return
+    session.run("coverage", "erase")
+    color = "--color=yes" if sys.stdout.isatty() else "--color=no"
+    # `-u` and not PYTHONUNBUFFERED: the processes that tests start must not inherit it.
+    summary = run_and_keep_last_line(
+        session, "python", "-u", "-m", "coverage", "run", *PYTEST, color
+    )
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report")
+    session.run("coverage", "report", "--include=kassette/*", "--fail-under=100")
+    print(f"\n{summary}")
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """Run the long simulations that `tests` leaves out."""
+    install(session, "test")
+    session.run("python", "-m", "pytest", "-m", "slow", *session.posargs)
+
+
+@nox.session(python=["3.11", "3.12", "3.13"])
+def compat(session: nox.Session) -> None:
+    """Run the tests on every Python that is supported and can be found here."""
+    install(session, "test")
+    session.run("python", *PYTEST, *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, format and the direction of imports."""
+    session.install(*nox.project.dependency_groups(PROJECT, "lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("lint-imports")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types with mypy and pyright."""
+    install(session, "test", "types")
+    session.run("mypy")
+    session.run("pyright")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Run the code blocks of README.md and docs/."""
+    install(session, "test")
+    session.run("python", "-m", "pytest", "tests/docs", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure what durability costs; `-- --quick` for a short look."""
+    install(session)
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Build sdist and wheel, and use the wheel alone, far away from this directory."""
+    session.install("build")
+    with tempfile.TemporaryDirectory() as tmp:
+        dist, venv, empty = (Path(tmp, name) for name in ("dist", "venv", "empty"))
+        session.run("python", "-m", "build", "--outdir", str(dist))
+        session.run("python", "-m", "venv", str(venv))
+        empty.mkdir()
+        with session.chdir(empty):
+            python, (built,) = str(venv / "bin" / "python"), dist.glob("*.whl")
+            session.run(python, "-m", "pip", "install", "--quiet", str(built), external=True)
+            session.run(python, "-c", USE_WHEEL, external=True)
+            session.run(str(venv / "bin" / "kassette"), "--help", external=True)
+
+
+USE_WHEEL = """
+import importlib, pathlib, sys
+for name in "kassette", "kassette_io", "kassette_cli":
+    here = pathlib.Path(importlib.import_module(name).__file__).parent
+    assert here.is_relative_to(sys.prefix), f"{name} does not come from the wheel but from {here}"
+    assert (here / "py.typed").is_file(), f"{name} ships no py.typed"
+    assert not (here / "ruff.toml").exists(), f"{name} ships its linter's configuration"
+"""
