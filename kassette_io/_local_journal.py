@@ -88,6 +88,13 @@ class LocalJournal:
 
         ``known`` is what an earlier ``read`` told of the file.
         """
+        try:
+            return self._append(entries, known)
+        except OSError as error:
+            self.release()
+            return [self._failure("append to", error)] * len(entries)
+
+    def _append(self, entries: list[Entry], known: Known | None) -> list[Outcome]:
         opening = self._lock is None
         try:
             if opening:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from uuid import uuid4
+import os
 
 from kassette import (
     UNSET,
-    Entry,
     Machine,
     Resume,
     Start,
     Unset,
+    UsageError,
     check_run_id,
     plan_fork,
 )
 from kassette_io import _clock
 from kassette_io.run import Run
-from kassette_io.storage import SessionStorage, Storage, as_session_storage
+from kassette_io.storage import Storage, as_session_storage
 
 
 def create_run_id() -> str:
     """Give a fresh run id, a random UUID. Any string that ``check_run_id`` allows will do."""
+    from uuid import uuid4  # the only use of a slow import
+
     return str(uuid4())
 
 
@@ -41,7 +43,7 @@ async def start(
     RunCancelledError if a deadline has passed, WriteContentionError or FencedError if somebody else
     has the run, StorageError, JournalCorruptionError.
     """
-    return await _open(storage, run_id, Start(metadata, version, str(uuid4())))
+    return await open_session(storage, run_id, start_command(metadata, version))
 
 
 async def resume(
@@ -57,7 +59,7 @@ async def resume(
     Safe to repeat: a value that the journal holds already wins, and nothing is written twice.
     Raises as ``start`` does, and UsageError if the run does not wait for this event.
     """
-    return await _open(storage, run_id, Resume(event_name, value, version, str(uuid4())))
+    return await open_session(storage, run_id, Resume(event_name, value, version, _token()))
 
 
 async def fork(
@@ -85,17 +87,39 @@ async def fork(
         from_offset=from_offset,
         from_step_id=from_step_id,
         version=version,
-        writer=str(uuid4()),
+        writer=_token(),
         now=_clock.now(),
     )
     await sessions.create(new_run_id, entries)
     return Run(Machine.opened(new_run_id, entries), sessions)
 
 
-async def _open(storage: Storage, run_id: str, command: Start | Resume) -> Run:
+def start_command(metadata: object | Unset, version: str | None) -> Start:
+    """Give the command that opens a session, with a token of its own."""
+    return Start(metadata, version, _token())
+
+
+async def open_session(
+    storage: Storage, run_id: str, command: Start | Resume, *, must_exist: bool = False
+) -> Run:
+    """Read the journal, then open a session as ``command`` says.
+
+    Raises UsageError if the run ``must_exist`` and has no journal.
+    """
     check_run_id(run_id)
-    sessions: SessionStorage = as_session_storage(storage)
-    entries: list[Entry] = await sessions.read_all(run_id)
+    sessions = as_session_storage(storage)
+    entries = await sessions.read_all(run_id)
+    if must_exist and not entries:
+        raise UsageError(
+            f"run {run_id!r} is new, so it needs the input that the workflow takes "
+            "(None is a value)",
+            run_id=run_id,
+        )
     run = Run(Machine(run_id, entries), sessions)
     await run.open(command)
     return run
+
+
+def _token() -> str:
+    """Give a token unique to a session, by which its ``start`` entry is known (D5)."""
+    return os.urandom(16).hex()

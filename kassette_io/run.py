@@ -54,7 +54,6 @@ from kassette import (
     UsageError,
     WaitForEvent,
 )
-from kassette.values import encode_value
 from kassette_io import _clock
 from kassette_io.storage import SessionStorage
 from kassette_io.typed import TypedValue, annotated_value, typed_value
@@ -220,9 +219,7 @@ class Run:
                 if inspect.isawaitable(result):
                     result = await result
             if typed is not None:
-                what = f"the result of step {step_id!r}"
-                result = typed.to_plain(result, what)
-                typed.rebuild(encode_value(result, what), what)
+                result = typed.to_plain(result, f"the result of step {step_id!r}")
             effects = self._handle(StepSucceeded(step_id, result))
         except BaseException:
             await self._report(StepFailed(step_id))
@@ -283,8 +280,12 @@ class Run:
         """
         from traceback import format_exception
 
+        try:
+            message = str(error)
+        except Exception:  # its own __str__ is broken; the failure is still worth its entry
+            message = "(no message: str() of the error failed)"
         stack = "".join(format_exception(error))
-        await self._perform(self._handle(Fail(str(error), type(error).__name__, stack)))
+        await self._perform(self._handle(Fail(message, type(error).__name__, stack)))
 
     async def aclose(self) -> None:
         """Close the session without ending the run, which stays as its journal says.

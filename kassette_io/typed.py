@@ -10,8 +10,10 @@ import functools
 import types
 from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar, Union, cast, final, get_args, get_origin
+from weakref import WeakKeyDictionary
 
 from kassette import UsageError
+from kassette.values import encode_value
 
 T = TypeVar("T")
 
@@ -27,7 +29,10 @@ class TypedValue(Generic[T]):
         self._declared = getattr(declared, "__name__", None) or str(declared)
 
     def to_plain(self, value: object, what: str) -> Any:
-        """Give ``value`` as plain JSON. Raises UsageError, naming ``what``, if it misfits."""
+        """Give ``value`` as plain JSON that ``rebuild`` will take back.
+
+        Raises UsageError, naming ``what``, if it does not fit or would not come back.
+        """
         from pydantic import ValidationError
         from pydantic_core import PydanticSerializationError
 
@@ -38,6 +43,7 @@ class TypedValue(Generic[T]):
             raise UsageError(
                 f"{what} does not fit its declared type {self._declared}: {error}"
             ) from error
+        self.rebuild(encode_value(plain, what), what)
         return plain
 
     def rebuild(self, raw: bytes, what: str) -> T:
@@ -92,14 +98,25 @@ def annotation(function: Callable[..., object], name: str) -> Any:
     if not isinstance(function, (types.FunctionType, types.MethodType)):
         function = getattr(type(function), "__call__", function)  # noqa: B004
     raw: object = getattr(function, "__annotations__", {}).get(name, Any)
-    if not isinstance(raw, str):
-        return raw
-    from typing import get_type_hints
+    return _resolved(function, name) if isinstance(raw, str) else raw
 
-    try:
-        return get_type_hints(function).get(name, Any)
-    except Exception:
-        return Any
+
+def _resolved(function: Callable[..., object], name: str) -> Any:
+    """Resolve an annotation that is a string, once for all functions made by the same code."""
+    code: object = getattr(function, "__code__", function)
+    scope = id(getattr(function, "__globals__", None))
+    known = _RESOLVED.get(code)
+    if known is None or known[0] != scope:
+        from typing import get_type_hints
+
+        try:
+            known = _RESOLVED[code] = scope, get_type_hints(function)
+        except Exception:
+            return Any
+    return known[1].get(name, Any)
+
+
+_RESOLVED: WeakKeyDictionary[object, tuple[int, dict[str, Any]]] = WeakKeyDictionary()
 
 
 def is_plain(declared: Any) -> bool:

@@ -89,20 +89,21 @@ class Workflow(Generic[InT, OutT]):
     ) -> RunResult[OutT]:
         """Run the workflow to its end or its next suspension; recover ``run_id`` if it exists.
 
-        ``input`` is journaled with a new run. Give the same on recovery, or leave it out. A fresh
+        ``input`` is journaled with a new run. On recovery give the same, or leave it out. A fresh
         ``run_id`` is made where none is given. ``version`` overrides the workflow's own.
 
-        Raises what ``kassette_io.start`` raises; a dispatcher that delivers twice can take a
+        Raises what ``kassette_io.start`` raises, and UsageError for a new run without the input
+        that the function takes; a dispatcher that delivers twice can take a
         TerminalRunError whose ``terminal_state`` is ``"complete"`` as done.
         """
         metadata: object | Unset = input
         if self._input_type is not None and not isinstance(input, Unset):
             metadata = self._input_type.to_plain(input, "the input")
-        run = await lifecycle.start(
+        run = await lifecycle.open_session(
             self._storage,
             lifecycle.create_run_id() if run_id is None else run_id,
-            version=self._version(version),
-            metadata=metadata,
+            lifecycle.start_command(metadata, self._version(version)),
+            must_exist=self._takes_input and isinstance(input, Unset),
         )
         return await self._drive(run)
 
@@ -119,7 +120,6 @@ class Workflow(Generic[InT, OutT]):
         typed = self._event_type(event_name)
         if typed is not None:
             value = typed.to_plain(value, f"the value of event {event_name!r}")
-            typed.rebuild(encode_value(value), f"the value of event {event_name!r}")
         run = await lifecycle.resume(
             self._storage, run_id, event_name, value, version=self._version(version)
         )
