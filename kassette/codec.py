@@ -231,13 +231,9 @@ def _plain_step(members: dict[str, Any], line: bytes, offset: int) -> StepEntry 
         return None
     if line.count(_RESULT) != 1 or line[-1] != _CLOSING_BRACE:
         return None
-    return StepEntry(
-        session=members["session"],
-        timestamp=members["timestamp"],
-        offset=offset,
-        step_id=step_id,
-        name=name,
-        result_json=line[line.index(_RESULT) + len(_RESULT) : -1],
+    result = line[line.index(_RESULT) + len(_RESULT) : -1]
+    return StepEntry.of_fields(
+        members["session"], members["timestamp"], offset, b"{}", step_id, name, result
     )
 
 

@@ -55,10 +55,18 @@ class Immutable(metaclass=_ImmutableType):
         cls = type(self)
         if kwargs or len(args) != len(cls.__fields__):
             args = _arrange(cls, args, kwargs)
-        for assign, value in zip(cls.__setters__, args, strict=True):
+        for assign, value in zip(cls.__setters__, args):  # noqa: B905 - checked above
             assign(self, value)
         if cls.__checked__:
             self.__post_init__()  # type: ignore[attr-defined]
+
+    @classmethod
+    def of_fields(cls, *values: Any) -> Self:
+        """Make a value from all of its fields in their order, for where speed counts."""
+        made = cls.__new__(cls)
+        for assign, value in zip(cls.__setters__, values, strict=True):
+            assign(made, value)
+        return made
 
     def replace(self, **changes: Any) -> Self:
         """Give the same value with some fields changed."""
@@ -91,7 +99,7 @@ class Immutable(metaclass=_ImmutableType):
 
 
 def _build(cls: type[Immutable], values: tuple[Any, ...]) -> Immutable:
-    return cls(**dict(zip(cls.__fields__, values, strict=True)))
+    return cls.of_fields(*values)
 
 
 def _arrange(

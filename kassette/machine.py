@@ -133,7 +133,7 @@ class Machine:
 
     def __init__(self, run_id: str, entries: Sequence[Entry]) -> None:
         self.run_id = check_run_id(run_id)
-        self._state = State.NEW
+        self._state, self._row = State.NEW, TRANSITIONS[State.NEW]
         self._recorded = Recorded(entries)
         self._session = self._recorded.session + 1
         self._opening: Start | Resume = Start()
@@ -162,7 +162,7 @@ class Machine:
         if machine._recorded.suspended_on is not None:
             raise EventPendingError(machine._recorded.suspended_on, run_id=run_id)
         machine._session = machine._recorded.session
-        machine._state = State.ACTIVE
+        machine._state, machine._row = State.ACTIVE, TRANSITIONS[State.ACTIVE]
         return machine
 
     @property
@@ -202,7 +202,7 @@ class Machine:
         Raises a KassetteError where the rules refuse the command; then nothing has changed.
         """
         try:
-            if type(command) not in TRANSITIONS[self._state]:
+            if type(command) not in self._row:
                 raise self._refusal(command)
             return self._HANDLERS[type(command)](self, command, now)
         except KassetteError as error:
@@ -383,8 +383,14 @@ class Machine:
         path = command.path
         if self._suspended_paths:
             self._check_path(path)
-        full = full_step_name(path, check_step_name(command.name))
-        owner, count = self._counters.get(full, (path, 0))
+        name = command.name
+        if type(name) is not str:
+            check_step_name(name)
+        full = full_step_name(path, name)
+        known = self._counters.get(full)
+        if known is None:
+            check_step_name(name)
+        owner, count = known or (path, 0)
         if owner != path:
             raise UsageError(
                 f"step {full!r} is named by two branches, {list(owner)} and {list(path)}; "
@@ -580,11 +586,11 @@ class Machine:
                 return InternalError(f"{asked} has no place in state {state.value!r}")
 
     def _go(self, command: Command, to: State) -> None:
-        if to not in TRANSITIONS[self._state][type(command)]:
+        if to not in self._row[type(command)]:
             raise InternalError(
                 f"{type(command).__name__} must not lead from {self._state.value!r} to {to.value!r}"
             )
-        self._state = to
+        self._state, self._row = to, TRANSITIONS[to]
 
     _HANDLERS: ClassVar[Mapping[type[Command], _Handler]] = MappingProxyType(
         {
