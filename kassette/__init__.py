@@ -5,6 +5,7 @@ A map for newcomers:
 - ``entries``      the seven kinds of journal entry
 - ``codec``        journal lines: bytes to entries and back
 - ``values``       which JSON values may be journaled, and how
+- ``opening``      whether a session may be opened on what a journal records
 - ``machine``      one session of one run: commands in, effects out
 - ``transitions``  which command has a place in which state
 - ``commands``, ``effects``  the machine's vocabulary
@@ -14,6 +15,7 @@ A map for newcomers:
 - ``status``       what a run is doing
 - ``retry``        when a failed attempt is tried again
 - ``naming``, ``timestamps``  names and instants as the journal writes them
+- ``immutable``    the base of all the values here
 - ``errors``       everything that is raised, and who acts next
 
 ``kassette_io`` performs the effects; a normal program imports only that.

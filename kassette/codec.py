@@ -44,7 +44,11 @@ from kassette.values import decode_value, rewrite_value
 _ENVELOPE = frozenset({"type", "session", "offset", "timestamp"})
 _PLAIN_STEP_MEMBERS = len(_ENVELOPE) + len(("stepId", "name", "result"))
 _RESULT = b',"result":'
-_CLOSING_BRACE = ord("}")
+_PLAIN_STEP = (
+    '{"type":"step","session":%d,"offset":%d,"timestamp":"%s","stepId":"%s","name":"%s","result":'
+)
+_CLOSING = b"}]"
+_BRACE = ord("}")
 
 
 @final
@@ -93,7 +97,10 @@ def decode_line(line: bytes, offset: int) -> Entry:
     build = _BUILDERS.get(kind) if type(kind) is str else None
     if build is None:
         _corrupt(offset, f"type is {kind!r}, not one of the seven entry types")
-    return build(_Fields(members, line, offset))
+    try:
+        return build(_Fields(members, line, offset))
+    except RecursionError:
+        _corrupt(offset, "nested too deeply")
 
 
 def encode_entry(entry: Entry, offset: int) -> bytes:
@@ -104,7 +111,13 @@ def encode_entry(entry: Entry, offset: int) -> bytes:
         "offset": offset,
         "timestamp": entry.timestamp,
     }
+    if entry.extra_json != b"{}":
+        members |= {key: _text(value) for key, value in entry.extra.items()}
     match entry:
+        case StepEntry():
+            members["stepId"] = entry.step_id
+            members["name"] = entry.name
+            members["result"] = orjson.Fragment(entry.result_json)
         case StartEntry():
             _put(members, version=entry.version, writer=entry.writer)
             if entry.source is not None:
@@ -114,12 +127,6 @@ def encode_entry(entry: Entry, offset: int) -> bytes:
                 }
             if entry.metadata_json is not None:
                 members["metadata"] = orjson.Fragment(entry.metadata_json)
-        case StepEntry():
-            _put_extra(members, entry)
-            members["stepId"] = entry.step_id
-            members["name"] = entry.name
-            members["result"] = orjson.Fragment(entry.result_json)
-            return orjson.dumps(members, option=orjson.OPT_APPEND_NEWLINE)
         case SuspendEntry():
             _put(members, reason=entry.reason, waitingFor=entry.waiting_for, timeout=entry.timeout)
         case ResumeEntry():
@@ -131,18 +138,24 @@ def encode_entry(entry: Entry, offset: int) -> bytes:
             _put(members, reason=entry.reason)
         case CompleteEntry():
             pass
-    _put_extra(members, entry)
-    return orjson.dumps(members, option=orjson.OPT_APPEND_NEWLINE)
+    try:
+        return orjson.dumps(members, option=orjson.OPT_APPEND_NEWLINE)
+    except orjson.JSONEncodeError:
+        return _encode_escaped(members)
+
+
+def _encode_escaped(members: dict[str, Any]) -> bytes:
+    """Write a line that holds lone surrogates, as they were read from a journal of JavaScript."""
+    written = (rewrite_value(key) + b":" + rewrite_value(each) for key, each in members.items())
+    return b"{" + b",".join(written) + b"}\n"
+
+
+def _text(value: object) -> orjson.Fragment:
+    return orjson.Fragment(rewrite_value(value))
 
 
 def _put(members: dict[str, Any], **optional: str | None) -> None:
     members.update((key, value) for key, value in optional.items() if value is not None)
-
-
-def _put_extra(members: dict[str, Any], entry: Entry) -> None:
-    if entry.extra_json != b"{}":
-        for key, value in entry.extra.items():
-            members[key] = orjson.Fragment(rewrite_value(value))
 
 
 def _corrupt(offset: int, why: str) -> NoReturn:
@@ -200,16 +213,15 @@ class _Fields:
         match self._members.get("source"):
             case None:
                 return None
-            case {"runId": str(run_id), "fromOffset": int(from_offset)}:
+            case {"runId": str(run_id), "fromOffset": int(from_offset)} if from_offset is not True:
                 return ForkSource(run_id=run_id, from_offset=from_offset)
             case other:
                 _corrupt(self._offset, f"source is {other!r}, not a run id and an offset")
 
     def payload(self, key: str) -> bytes:
+        """Take a value; JavaScript writes none for ``undefined``, which is null here."""
         raw = self.optional_payload(key)
-        if raw is None:
-            _corrupt(self._offset, f"{self._members['type']} entry without {key}")
-        return raw
+        return b"null" if raw is None else raw
 
     def optional_payload(self, key: str) -> bytes | None:
         self._taken.add(key)
@@ -221,34 +233,45 @@ class _Fields:
 def _plain_step(members: dict[str, Any], line: bytes, offset: int) -> StepEntry | None:
     """Take a step line as this library writes it; they are nearly all of a long journal.
 
-    With exactly these seven members, of which six are scalars, cutting the result out of the line
-    is safe (see ``_slice``).
+    The line begins as this library writes it, down to the result, and the result is the last
+    member. What could still follow it is one of the other six names once more, a scalar each: a
+    line that ends in ``}}`` or ``]}`` has none, and for the others the cut is read for proof.
     """
     if len(members) != _PLAIN_STEP_MEMBERS or next(reversed(members)) != "result":
         return None
     step_id, name = members.get("stepId"), members.get("name")
-    if type(step_id) is not str or type(name) is not str or "offset" not in members:
+    if type(step_id) is not str or type(name) is not str:
         return None
-    if line.count(_RESULT) != 1 or line[-1] != _CLOSING_BRACE:
+    session, timestamp = members["session"], members["timestamp"]
+    head = _PLAIN_STEP % (session, offset, timestamp, step_id, name)
+    begin = head.encode("utf-8", "replace")
+    if not line.startswith(begin) or line.count(_RESULT) != 1 or b"\\u" in line:
         return None
-    result = line[line.index(_RESULT) + len(_RESULT) : -1]
-    return StepEntry.of_fields(
-        members["session"], members["timestamp"], offset, b"{}", step_id, name, result
-    )
+    if line[-1] != _BRACE:
+        return None
+    result = line[len(begin) : -1]
+    if line[-2] not in _CLOSING and not _reads_as(result, members["result"]):
+        return None
+    return StepEntry.of_fields(session, timestamp, offset, b"{}", step_id, name, result)
 
 
 def _slice(line: bytes, members: dict[str, Any], key: str) -> bytes | None:
-    """Cut the value of ``key`` out of the line as it stands, where that is certainly right.
+    """Cut the value of ``key`` out of the line as it stands, where that can be proved right.
 
-    It is when ``key`` is the last member, its name appears once, and no member before it is a
-    container that could hold that one appearance.
+    A value keeps its spelling that way (``1.0`` or ``1e0``, escapes), which a fork copies.
     """
     marker = b',"%b":' % key.encode()
     if next(reversed(members)) != key or line.count(marker) != 1 or not line.endswith(b"}"):
         return None
-    if any(type(members[name]) in (dict, list) for name in members if name != key):
-        return None
-    return line[line.index(marker) + len(marker) : -1]
+    cut = line[line.index(marker) + len(marker) : -1]
+    return cut if _reads_as(cut, members[key]) else None
+
+
+def _reads_as(text: bytes, value: object) -> bool:
+    try:
+        return rewrite_value(decode_value(text)) == rewrite_value(value)
+    except ValueError:
+        return False
 
 
 def _start(fields: _Fields) -> StartEntry:

@@ -152,3 +152,4 @@ Command: TypeAlias = (
     | Fail
     | Close
 )
+"""Everything that a machine can be told."""

@@ -75,3 +75,4 @@ class Raise(Immutable):
 
 
 Effect: TypeAlias = Append | Reload | Opened | RunStep | Replay | Return | Deliver | Release | Raise
+"""Everything that a machine can ask for."""

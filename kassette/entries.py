@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Final, Self, TypeAlias, TypeGuard, cast, final
 
 from kassette.immutable import Immutable
-from kassette.values import decode_value, encode_value
+from kassette.values import decode_value, encode_value, json_equal
 
 
 @final
@@ -23,6 +23,7 @@ class Unset:
 
 
 UNSET: Final = Unset()
+"""Says that an optional value was not given; None is a value."""
 
 
 class BaseEntry(Immutable, kw_only=True):
@@ -53,15 +54,19 @@ class BaseEntry(Immutable, kw_only=True):
         """Give the same entry as written by ``session``, not yet at an offset."""
         return self.replace(session=session, offset=None)
 
-    def _comparable(self) -> tuple[object, ...]:
-        return tuple(
-            decode_value(value) if isinstance(value, bytes) else value for value in self._values()
-        )
+    def _equals(self, other: Self) -> bool:
+        for mine, theirs in zip(self._values(), other._values(), strict=True):
+            if isinstance(mine, bytes) and isinstance(theirs, bytes):
+                if mine != theirs and not json_equal(decode_value(mine), decode_value(theirs)):
+                    return False
+            elif mine != theirs:
+                return False
+        return True
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        return self._comparable() == other._comparable()
+        return self._equals(other)
 
     def __hash__(self) -> int:
         return hash((self.type, self.session, self.timestamp, self.offset))
@@ -190,9 +195,11 @@ class CancelEntry(BaseEntry, kw_only=True):
 
 
 TerminalEntry: TypeAlias = CompleteEntry | ErrorEntry | CancelEntry
+"""The entries that end a run."""
 Entry: TypeAlias = (
     StartEntry | StepEntry | SuspendEntry | ResumeEntry | CompleteEntry | ErrorEntry | CancelEntry
 )
+"""Any journal entry."""
 
 SUSPEND_TIMEOUT_EXPIRED: Final = "suspend_timeout_expired"
 """The reason of a cancel entry that a passed deadline wrote."""

@@ -66,7 +66,7 @@ def _cut(
     if (from_offset is None) == (from_step_id is None):
         raise UsageError("give exactly one of from_offset and from_step_id", run_id=run_id)
     if from_offset is not None:
-        if isinstance(from_offset, bool) or not 0 <= from_offset <= len(source):
+        if type(from_offset) is not int or not 0 <= from_offset <= len(source):
             raise UsageError(
                 f"from_offset is {from_offset!r}; run {run_id!r} has {len(source)} entries, "
                 f"so it is 0 to {len(source)}",

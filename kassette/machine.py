@@ -3,18 +3,11 @@
 A machine is made from a plain list of entries. Commands go in, effects come out; time is an
 argument; a command costs O(1). A command that is refused raises and changes nothing.
 
-Opening (the reference's validation order, and D4). The driver has read the journal; then
-1. a run that is over refuses (TerminalRunError);
-2. a version other than the first journaled one refuses (VersionMismatchError);
-3. a suspended run with a passed deadline is cancelled: a ``start`` and a ``cancel`` are appended,
-   then RunCancelledError;
-4. ``Start``: a suspended run refuses (EventPendingError), and so does other metadata than the
-   journal's (MetadataMismatchError); ``Resume``: an event that is neither awaited nor journaled
-   refuses (UsageError);
-5. a ``start`` is appended. If storage gives it another offset than the number of entries read,
-   somebody wrote in between: the journal, whose prefix the new session has now frozen, is read
-   again and steps 1 to 4 are taken again on what stood before our ``start``;
-6. ``Resume``: the payload is appended unless the journal holds one, which wins.
+Opening (D4). The driver has read the journal. ``opening`` takes the reference's steps on it; then a
+``start`` is appended. If storage gives it another offset than the number of entries read, somebody
+wrote in between: the journal, whose prefix the new session has now frozen, is read again, and the
+steps are taken again on what stands before our ``start``. A run whose deadline has passed gets a
+``cancel`` then, and ``Resume`` appends the payload unless the journal holds one, which wins.
 
 Steps (D8). The full name is the branch path and the name; the occurrence counter belongs to the
 path. A recorded step is replayed; any other runs, and its result is returned once it is durable.
@@ -78,7 +71,6 @@ from kassette.entries import (
     StartEntry,
     StepEntry,
     SuspendEntry,
-    Unset,
     is_terminal,
 )
 from kassette.errors import (
@@ -86,16 +78,13 @@ from kassette.errors import (
     FencedError,
     InternalError,
     KassetteError,
-    MetadataMismatchError,
     ReplayMismatchError,
     RunCancelledError,
     SessionClosedError,
     StorageError,
     SuspendedError,
     SuspendError,
-    TerminalRunError,
     UsageError,
-    VersionMismatchError,
     with_run_id,
 )
 from kassette.naming import (
@@ -107,10 +96,11 @@ from kassette.naming import (
     check_step_name,
     full_step_name,
 )
+from kassette.opening import check_command, check_not_over, must_cancel
 from kassette.replay import Recorded
 from kassette.timestamps import after, format_timestamp
 from kassette.transitions import ENDED, TRANSITIONS, State
-from kassette.values import decode_value, encode_value, json_equal, writable_text
+from kassette.values import decode_value, writable_text
 
 
 class _Wait(NamedTuple):
@@ -156,7 +146,7 @@ class Machine:
         EventPendingError for a suspended one.
         """
         machine = cls(run_id, entries)
-        machine._check_not_over()
+        check_not_over(machine._recorded, run_id)
         if not entries:
             raise UsageError("an empty journal has no session to take up", run_id=run_id)
         if machine._recorded.suspended_on is not None:
@@ -202,6 +192,8 @@ class Machine:
         Raises a KassetteError where the rules refuse the command; then nothing has changed.
         """
         try:
+            if now.tzinfo is None:
+                raise UsageError("a naive datetime names no instant; pass one with a time zone")
             if type(command) not in self._row:
                 raise self._refusal(command)
             return self._HANDLERS[type(command)](self, command, now)
@@ -213,19 +205,8 @@ class Machine:
 
     def _open(self, command: Start | Resume, now: datetime) -> list[Effect]:
         recorded = self._recorded
-        if command.version is not None:
-            check_label("a version", command.version)
-        if isinstance(command, Resume):
-            check_event_name(command.event_name)
-            if recorded.count == 0:
-                raise UsageError(f"there is no run {self.run_id!r} to resume")
-        cancels = self._validate(command, now)
-        metadata_json = None
-        if isinstance(command, Resume):
-            if command.event_name not in recorded.resumes:
-                encode_value(command.value, f"the value of event {command.event_name!r}")
-        elif recorded.count == 0 and not isinstance(command.metadata, Unset):
-            metadata_json = encode_value(command.metadata, "the metadata (input)")
+        metadata_json = check_command(command, recorded, self.run_id)
+        cancels = must_cancel(command, recorded, self.run_id, now)
         entry = StartEntry(
             session=self._session,
             timestamp=format_timestamp(now),
@@ -238,43 +219,6 @@ class Machine:
             recorded.metadata_json = metadata_json
         self._go(command, State.OPENING)
         return [Append(entry)]
-
-    def _validate(self, command: Start | Resume, now: datetime) -> bool:
-        """Take steps 1 to 4 of opening; True if the run must be cancelled."""
-        recorded = self._recorded
-        self._check_not_over()
-        if None not in (command.version, recorded.version) and command.version != recorded.version:
-            raise VersionMismatchError(
-                cast("str", recorded.version), cast("str", command.version), run_id=self.run_id
-            )
-        if recorded.expired(now):
-            return True
-        match command:
-            case Start():
-                if recorded.suspended_on is not None:
-                    raise EventPendingError(recorded.suspended_on, run_id=self.run_id)
-                if recorded.count and not isinstance(command.metadata, Unset):
-                    self._check_metadata(command.metadata)
-            case Resume(event_name=event):
-                expected = recorded.open_events()
-                if event not in recorded.resumes and event not in expected:
-                    waits = (
-                        f"waits for {', '.join(map(repr, expected))}"
-                        if expected
-                        else "does not wait"
-                    )
-                    raise UsageError(f"run {self.run_id!r} {waits}; event {event!r} has no place")
-        return False
-
-    def _check_not_over(self) -> None:
-        if self._recorded.terminal is not None:
-            raise TerminalRunError(self._recorded.terminal.type, run_id=self.run_id)
-
-    def _check_metadata(self, provided: object) -> None:
-        given = decode_value(encode_value(provided, "the metadata (input)"))
-        raw = self._recorded.metadata_json
-        if raw is None or not json_equal(decode_value(raw), given):
-            raise MetadataMismatchError(self.metadata, given, run_id=self.run_id)
 
     def _after_start(self, command: Command, now: datetime) -> list[Effect]:
         """Go on once the own ``start`` is in the journal and nothing unread stands before it."""
@@ -299,30 +243,32 @@ class Machine:
         return [Opened(self._session)]
 
     def _loaded(self, command: Loaded, now: datetime) -> list[Effect]:
-        others: list[Entry] = []
-        newest, own = 0, False
-        for entry in command.entries:
-            newest = max(newest, entry.session)
-            if (
-                isinstance(entry, StartEntry)
-                and entry.session == self._session
-                and entry.writer == self._opening.writer
-            ):
-                own = True
-            else:
-                others.append(entry)
-        if newest > self._session or not own:
+        if self.ended:
+            return []
+        entries = command.entries
+        newest = max((entry.session for entry in entries), default=0)
+        own = next((at for at, entry in enumerate(entries) if self._is_rival(entry)), None)
+        if newest > self._session or own is None or not self._is_own(entries[own]):
             return self._lose(command, FencedError(self._session, newest, run_id=self.run_id))
-        self._recorded = Recorded(others)
+        metadata_json = self._recorded.metadata_json
+        self._recorded = Recorded(entries[:own])
+        if own == 0:
+            self._recorded.metadata_json = metadata_json
         try:
-            self._cancels = self._validate(self._opening, now)
+            self._cancels = must_cancel(self._opening, self._recorded, self.run_id, now)
         except KassetteError as error:
             self._go(command, State.CLOSED)
             return [Release(), Raise(with_run_id(error, self.run_id))]
         return self._after_start(command, now)
 
+    def _is_rival(self, entry: Entry) -> bool:
+        return isinstance(entry, StartEntry) and entry.session == self._session
+
+    def _is_own(self, entry: Entry) -> bool:
+        return isinstance(entry, StartEntry) and entry.writer == self._opening.writer
+
     def _load_failed(self, command: LoadFailed, now: datetime) -> list[Effect]:
-        return self._lose(command, command.error)
+        return [] if self.ended else self._lose(command, command.error)
 
     # --- reports of appends ----------------------------------------------------------------
 
@@ -347,6 +293,8 @@ class Machine:
                 ]
             case State.CLOSING if is_terminal(entry):
                 self._go(command, State.CLOSED)
+                return [Release()]
+            case State.CLOSED if isinstance(entry, StartEntry):
                 return [Release()]
             case _:
                 if isinstance(entry, StepEntry):
@@ -454,9 +402,11 @@ class Machine:
         deadline = recorded.deadlines.get(event, deadline)
         self._waits.append(_Wait(event, reason, deadline, command.path))
         self._suspended_paths.add(command.path)
-        if self._state is State.ACTIVE:
-            self._go(command, State.SUSPENDING)
-        return [*self._settle(command, now), Raise(SuspendError(event, run_id=self.run_id))]
+        error = Raise(SuspendError(event, run_id=self.run_id))
+        if self._is_quiet():
+            return [*self._suspend(command, now), error]
+        self._go(command, State.SUSPENDING)
+        return [error]
 
     def _enter_parallel(self, command: EnterParallel, now: datetime) -> list[Effect]:
         self._check_path(command.path)
@@ -476,21 +426,22 @@ class Machine:
         depth = len(command.path) + 1
         waits = [wait for wait in self._waits if wait.path[:depth] in branches]
         if command.abandoned:
-            self._forget(command, waits)
+            self._forget(command, waits, branches)
             waits = []
-        if not waits or self._state is not State.SUSPENDING:
+        if not waits:
             return self._settle(command, now)
         self._suspended_paths.add(command.path)
         error = SuspendError(waits[-1].event_name, run_id=self.run_id)
         return [*self._settle(command, now), Raise(error)]
 
-    def _forget(self, command: LeaveParallel, waits: list[_Wait]) -> None:
+    def _forget(
+        self, command: LeaveParallel, waits: list[_Wait], branches: set[BranchPath]
+    ) -> None:
         """Drop waits of an abandoned block: nothing of them was journaled."""
         self._waits = [wait for wait in self._waits if wait not in waits]
+        depth = len(command.path) + 1
         self._suspended_paths = {
-            path
-            for path in self._suspended_paths
-            if len(path) <= len(command.path) or path[: len(command.path)] != command.path
+            path for path in self._suspended_paths if path[:depth] not in branches
         }
         self._awaited.difference_update(wait.event_name for wait in waits)
         if self._state is State.SUSPENDING and not self._waits:
@@ -503,10 +454,14 @@ class Machine:
 
     def _settle(self, command: Command, now: datetime) -> list[Effect]:
         """Write the waits once nothing else can be written any more (D7)."""
-        if self._state is not State.SUSPENDING:
-            return []
-        if self._running or self._appending or self._branches:
-            return []
+        if self._state is State.SUSPENDING and self._is_quiet():
+            return self._suspend(command, now)
+        return []
+
+    def _is_quiet(self) -> bool:
+        return not (self._running or self._appending or self._branches)
+
+    def _suspend(self, command: Command, now: datetime) -> list[Effect]:
         self._go(command, State.SUSPENDED)
         timestamp = format_timestamp(now)
         entries = (
@@ -541,7 +496,7 @@ class Machine:
     def _close(self, command: Close, now: datetime) -> list[Effect]:
         if self.ended:
             return []
-        nothing_held = self._state is State.NEW
+        nothing_held = self._state in (State.NEW, State.OPENING)
         self._go(command, State.CLOSED)
         return [] if nothing_held else [Release()]
 

@@ -28,11 +28,11 @@ class Retry(Immutable):
     retry_on: tuple[type[Exception], ...] = (Exception,)
 
     def __post_init__(self) -> None:
-        if isinstance(self.max_attempts, bool) or self.max_attempts < 1:
+        if type(self.max_attempts) is not int or self.max_attempts < 1:
             raise UsageError(f"max_attempts is at least 1, not {self.max_attempts!r}")
         for name in ("delay", "backoff_rate", "max_delay"):
-            value: float = getattr(self, name)
-            if not value >= 0:
+            value: object = getattr(self, name)
+            if not isinstance(value, (int, float)) or not value >= 0:
                 raise UsageError(f"{name} is a number of at least 0, not {value!r}")
 
     def delay_after(self, attempt: int, error: BaseException) -> float | None:

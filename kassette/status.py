@@ -88,6 +88,7 @@ class Unsettled(Immutable):
 
 
 RunStatus: TypeAlias = Completed | FailedRun | Cancelled | SuspendedRun | Unsettled
+"""What a run is doing, one class for each of the five states."""
 
 
 def run_status(entries: Sequence[Entry]) -> RunStatus:

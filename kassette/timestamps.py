@@ -10,12 +10,15 @@ from kassette.errors import UsageError
 def format_timestamp(instant: datetime) -> str:
     """Write an aware ``instant`` as ``2026-01-31T12:00:00.000Z``.
 
-    Raises UsageError for a naive datetime, which names no instant.
+    Raises UsageError for a naive datetime, and for one beyond the years that UTC can write.
     """
     if instant.tzinfo is None:
         raise UsageError("a naive datetime names no instant; pass one with a time zone")
     if instant.tzinfo is not UTC:
-        instant = instant.astimezone(UTC)
+        try:
+            instant = instant.astimezone(UTC)
+        except OverflowError as error:
+            raise UsageError(f"{instant} lies outside the years 1 to 9999 in UTC") from error
     return instant.isoformat(timespec="milliseconds")[:-6] + "Z"
 
 

@@ -109,7 +109,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[type[Command], frozenset[State]]]] = M
             StepFailed: _to(_S.SUSPENDING, _S.SUSPENDED),
             Appended: _to(_S.SUSPENDING, _S.SUSPENDED),
             AppendFailed: _to(_S.SUSPENDING, _S.SUSPENDED, _S.LOST),
-            WaitForEvent: _to(_S.SUSPENDING, _S.SUSPENDED),
+            WaitForEvent: _to(_S.SUSPENDING),
             EnterParallel: _to(_S.SUSPENDING),
             LeaveParallel: _to(_S.ACTIVE, _S.SUSPENDING, _S.SUSPENDED),
             Close: _to(_S.CLOSED),
@@ -127,6 +127,8 @@ TRANSITIONS: Final[Mapping[State, Mapping[type[Command], frozenset[State]]]] = M
             Close: _to(_S.SUSPENDED),
         },
         _S.CLOSED: {
+            Loaded: _to(_S.CLOSED),
+            LoadFailed: _to(_S.CLOSED),
             StepFailed: _to(_S.CLOSED),
             Appended: _to(_S.CLOSED),
             AppendFailed: _to(_S.CLOSED),
@@ -142,3 +144,4 @@ TRANSITIONS: Final[Mapping[State, Mapping[type[Command], frozenset[State]]]] = M
         },
     }
 )
+"""For every state and command, the states that may follow."""

@@ -19,7 +19,7 @@ from kassette.errors import UsageError
 
 _STRICT = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 _MIN_INT, _MAX_INT = -(2**63), 2**64 - 1
-_MAX_DEPTH = 250
+_MAX_DEPTH = 254
 
 
 def encode_value(value: object, what: str = "value") -> bytes:
@@ -27,7 +27,7 @@ def encode_value(value: object, what: str = "value") -> bytes:
 
     ``what`` begins the path in the message, for example ``result of step 'llm'``. Raises UsageError
     for anything that would not come back as it is: NaN and infinities, integers beyond 64 bits,
-    keys that are not strings, lone surrogates, cycles, nesting beyond 250 levels, and every type
+    keys that are not strings, lone surrogates, cycles, nesting beyond 254 levels, and every type
     that JSON does not have.
     """
     try:
@@ -53,7 +53,7 @@ def decode_value(raw: bytes) -> Any:
         if b"\\u" not in raw:
             raise
     try:
-        return json.loads(raw.decode(), parse_constant=_refuse_constant)
+        return json.loads(raw.decode(), parse_constant=_refuse_constant, parse_float=_finite)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 
@@ -84,6 +84,13 @@ def writable_text(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not isfinite(number):
+        raise ValueError(f"{digits} is beyond the range of a double")
+    return number
+
+
 def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
@@ -105,7 +112,7 @@ def _check(value: object, path: str, above: tuple[int, ...]) -> None:
     elif isinstance(value, dict):
         inside = _descend(value, path, above)  # pyright: ignore[reportUnknownArgumentType]
         for key, item in cast("Mapping[object, object]", value).items():
-            if not isinstance(key, str):
+            if type(key) is not str:
                 _refuse(path, f"has the key {key!r}; JSON keys are strings")
             _check(key, f"{path}, key {key!r}", inside)
             _check(item, f"{path}[{key!r}]", inside)

@@ -1,0 +1,83 @@
+"""Whether a session may be opened on what a journal records; the session itself is the machine's.
+
+Rules, in the reference's order, the first that applies decides:
+1. a run that is over refuses (TerminalRunError);
+2. a version other than the first journaled one refuses (VersionMismatchError);
+3. a suspended run with a passed deadline is to be cancelled;
+4. ``Start``: a suspended run refuses (EventPendingError), and so does other metadata than the
+   journal's (MetadataMismatchError); ``Resume``: an event that is neither awaited nor journaled
+   refuses (UsageError).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from kassette.commands import Resume, Start
+from kassette.entries import Unset
+from kassette.errors import (
+    EventPendingError,
+    MetadataMismatchError,
+    TerminalRunError,
+    UsageError,
+    VersionMismatchError,
+)
+from kassette.naming import check_event_name, check_label
+from kassette.replay import Recorded
+from kassette.values import decode_value, encode_value, json_equal
+
+
+def check_command(command: Start | Resume, recorded: Recorded, run_id: str) -> bytes | None:
+    """Refuse what no journal could hold; give the metadata to write with a new run, if any."""
+    if command.version is not None:
+        check_label("a version", command.version)
+    if isinstance(command, Resume):
+        check_event_name(command.event_name)
+        if recorded.count == 0:
+            raise UsageError(f"there is no run {run_id!r} to resume", run_id=run_id)
+        if command.event_name not in recorded.resumes:
+            encode_value(command.value, f"the value of event {command.event_name!r}")
+        return None
+    if isinstance(command.metadata, Unset):
+        return None
+    metadata_json = encode_value(command.metadata, "the metadata (input)")
+    return metadata_json if recorded.count == 0 else None
+
+
+def must_cancel(command: Start | Resume, recorded: Recorded, run_id: str, now: datetime) -> bool:
+    """Take steps 1 to 4; True if the session may only cancel the run. Raises the refusals."""
+    check_not_over(recorded, run_id)
+    stored, current = recorded.version, command.version
+    if stored is not None and current is not None and stored != current:
+        raise VersionMismatchError(stored, current, run_id=run_id)
+    if recorded.expired(now):
+        return True
+    if isinstance(command, Start):
+        if recorded.suspended_on is not None:
+            raise EventPendingError(recorded.suspended_on, run_id=run_id)
+        if recorded.count and not isinstance(command.metadata, Unset):
+            _check_metadata(command.metadata, recorded, run_id)
+    elif command.event_name not in recorded.resumes:
+        _check_awaited(command.event_name, recorded, run_id)
+    return False
+
+
+def check_not_over(recorded: Recorded, run_id: str) -> None:
+    """Take step 1."""
+    if recorded.terminal is not None:
+        raise TerminalRunError(recorded.terminal.type, run_id=run_id)
+
+
+def _check_metadata(provided: object, recorded: Recorded, run_id: str) -> None:
+    raw = recorded.metadata_json
+    stored = None if raw is None else decode_value(raw)
+    given = decode_value(encode_value(provided, "the metadata (input)"))
+    if raw is None or not json_equal(stored, given):
+        raise MetadataMismatchError(stored, given, run_id=run_id)
+
+
+def _check_awaited(event: str, recorded: Recorded, run_id: str) -> None:
+    awaited = recorded.open_events()
+    if event not in awaited:
+        waits = f"waits for {', '.join(map(repr, awaited))}" if awaited else "does not wait"
+        raise UsageError(f"run {run_id!r} {waits}; event {event!r} has no place")
