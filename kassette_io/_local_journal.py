@@ -168,6 +168,8 @@ class LocalJournal:
         self._lock = self._take_lock(first)
         self.session = first.session
         try:
+            if not isinstance(first, StartEntry) and not os.path.exists(self._path):
+                check_append(Tail(), first, run_id=self.run_id)
             self._fd = self._open_file()
             self._learn(known)
         except OSError as error:
@@ -179,14 +181,14 @@ class LocalJournal:
 
     def _take_up_again(self, first: Entry) -> None:
         """The lock file is gone, or the journal is not as we left it: find out who may go on."""
-        if not self._lock_is_held():
-            self.release()
-            self._open(first, None)
-            return
         try:
             if not os.path.samestat(os.stat(self._path), os.fstat(self._fd)):
                 raise FileNotFoundError(ENOENT, "another file stands in its place")
-            self._learn(None)
+            if self._lock_is_held():
+                self._learn(None)
+            else:
+                self.release()
+                self._open(first, None)
         except OSError as error:
             self.release()
             raise self._failure("go on with", error) from error
