@@ -213,7 +213,7 @@ class _Fields:
         match self._members.get("source"):
             case None:
                 return None
-            case {"runId": str(run_id), "fromOffset": int(from_offset)} if from_offset is not True:
+            case {"runId": str(run_id), "fromOffset": int(from_offset)} if type(from_offset) is int:
                 return ForkSource(run_id=run_id, from_offset=from_offset)
             case other:
                 _corrupt(self._offset, f"source is {other!r}, not a run id and an offset")

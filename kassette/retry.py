@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, isnan
 from typing import final
 
 from kassette.errors import KassetteError, UsageError
@@ -41,7 +41,10 @@ class Retry(Immutable):
             return None
         if not isinstance(error, self.retry_on):
             return None
+        if self.delay == 0:
+            return 0.0
         try:
-            return min(self.delay * self.backoff_rate ** (attempt - 1), self.max_delay)
+            delay = self.delay * self.backoff_rate ** (attempt - 1)
         except OverflowError:
             return self.max_delay
+        return min(self.delay if isnan(delay) else delay, self.max_delay)

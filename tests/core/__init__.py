@@ -1,0 +1,1 @@
+"""Tests of the sans-IO core: no event loop, no file, no clock, no sleeping."""
