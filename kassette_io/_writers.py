@@ -94,7 +94,7 @@ class Writers:
         self._ready: queue.SimpleQueue[Mailbox] = queue.SimpleQueue()
         self._threads = 0
         self._idle = 0
-        self._unclaimed = 0
+        self._queued = 0
 
     def post(self, mailbox: Mailbox, job: Job) -> None:
         """Put ``job`` into ``mailbox`` and see that a thread serves it."""
@@ -103,57 +103,50 @@ class Writers:
             if mailbox.busy:
                 return
             mailbox.busy = True
-            spawn = self._claim_thread()
-        self._ready.put(mailbox)
+            spawn = self._enqueue(mailbox)
         if spawn:
             threading.Thread(target=self._work, name="kassette-writer", daemon=True).start()
 
-    def _claim_thread(self) -> bool:
-        if self._idle:
-            self._idle -= 1
+    def _enqueue(self, mailbox: Mailbox) -> bool:
+        """Queue a mailbox, under the lock; True if that takes a thread more."""
+        self._queued += 1
+        self._ready.put(mailbox)
+        if self._queued <= self._idle or self._threads == MAX_THREADS:
             return False
-        if self._threads < MAX_THREADS:
-            self._threads += 1
-            return True
-        self._unclaimed += 1
-        return False
+        self._threads += 1
+        return True
 
     def _work(self) -> None:
-        mailbox = self._ready.get()
-        while True:
+        while (mailbox := self._take()) is not None:
             with self._lock:
                 jobs, mailbox.jobs = mailbox.jobs, []
             mailbox.serve(jobs)
-            self._finish(mailbox)
+            with self._lock:
+                mailbox.busy = bool(mailbox.jobs)
+                if mailbox.busy:
+                    self._queued += 1
+                    self._ready.put(mailbox)
             _deliver(jobs)
             del jobs, mailbox
-            following = self._next()
-            if following is None:
-                return
-            mailbox = following
 
-    def _finish(self, mailbox: Mailbox) -> None:
+    def _take(self) -> Mailbox | None:
+        """Wait for a mailbox; None after an idle while. Never waits under the lock."""
         with self._lock:
-            mailbox.busy = bool(mailbox.jobs)
-            if mailbox.busy:
-                self._unclaimed += 1
-                self._ready.put(mailbox)
-
-    def _next(self) -> Mailbox | None:
-        with self._lock:
-            if self._unclaimed:
-                self._unclaimed -= 1
-                return self._ready.get()
             self._idle += 1
-        try:
-            return self._ready.get(timeout=IDLE_SECONDS)
-        except queue.Empty:
+        while True:
+            try:
+                mailbox = self._ready.get(timeout=IDLE_SECONDS)
+            except queue.Empty:
+                mailbox = None
             with self._lock:
-                if self._idle:
-                    self._idle -= 1
+                if mailbox is not None:
+                    self._queued -= 1
+                elif self._queued:
+                    continue
+                else:
                     self._threads -= 1
-                    return None
-        return self._ready.get()
+                self._idle -= 1
+                return mailbox
 
 
 def _deliver(jobs: list[Job]) -> None:

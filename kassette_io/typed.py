@@ -102,21 +102,20 @@ def annotation(function: Callable[..., object], name: str) -> Any:
 
 
 def _resolved(function: Callable[..., object], name: str) -> Any:
-    """Resolve an annotation that is a string, once for all functions made by the same code."""
-    code: object = getattr(function, "__code__", function)
-    scope = id(getattr(function, "__globals__", None))
-    known = _RESOLVED.get(code)
-    if known is None or known[0] != scope:
+    """Resolve an annotation that is a string, once for each function."""
+    owner: object = getattr(function, "__func__", function)
+    hints = _RESOLVED.get(owner)
+    if hints is None:
         from typing import get_type_hints
 
         try:
-            known = _RESOLVED[code] = scope, get_type_hints(function)
+            hints = _RESOLVED[owner] = get_type_hints(function)
         except Exception:
             return Any
-    return known[1].get(name, Any)
+    return hints.get(name, Any)
 
 
-_RESOLVED: WeakKeyDictionary[object, tuple[int, dict[str, Any]]] = WeakKeyDictionary()
+_RESOLVED: WeakKeyDictionary[object, dict[str, Any]] = WeakKeyDictionary()
 
 
 def is_plain(declared: Any) -> bool:
