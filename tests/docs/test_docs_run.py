@@ -1,0 +1,274 @@
+"""README.md and docs/ tell the truth: their code runs, their commands work, their links lead on."""
+
+import contextlib
+import importlib.util
+import inspect
+import io
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import pytest
+
+import kassette
+import kassette.errors
+import kassette_io
+from kassette import KassetteError, decode_journal, encode_entry
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+SHELL = ("bash", "console", "sh", "shell")
+
+
+class Block(NamedTuple):
+    """A fenced block: its language, text and first line, and what the page says that it prints."""
+
+    language: str
+    text: str
+    line: int
+    printed: str | None
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    text = page.read_text("utf-8")
+    found = list(FENCE.finditer(text))
+    for position, match in enumerate(found):
+        printed = None
+        following = found[position + 1] if position + 1 < len(found) else None
+        if (
+            following is not None
+            and following[1] == "text"
+            and not text[match.end() : following.start()].strip()
+        ):
+            printed = following[2]
+        line = text.count("\n", 0, match.start()) + 2
+        yield Block(match[1], match[2], line, printed)
+
+
+def assert_printed(block: Block, output: str) -> None:
+    """Compare with what the page shows; ``…`` in the page stands for anything but a new line."""
+    if block.printed is None:
+        return
+    pattern = ".*".join(map(re.escape, block.printed.split("…")))
+    assert re.fullmatch(pattern, output) is not None, (
+        f"line {block.line} prints\n{output}\nand the page says\n{block.printed}"
+    )
+
+
+def run_python(block: Block, page: Path, module: ModuleType) -> str:
+    source = "\n" * (block.line - 1) + block.text
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(source, page, "exec", dont_inherit=True), vars(module))
+    return printed.getvalue()
+
+
+def run_commands(block: Block) -> str:
+    output = ""
+    for line in block.text.splitlines():
+        command = line.removeprefix("$ ")
+        if not command.startswith("kassette "):
+            continue
+        done = subprocess.run(
+            [sys.executable, "-m", "kassette_cli", *shlex.split(command)[1:]],
+            capture_output=True,
+            encoding="utf-8",
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, ""), f"{command}: {done.stderr}"
+        output += done.stdout
+    return output
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_code_runs_and_prints_what_the_page_says(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Would show that somebody who types what the page says gets something else."""
+    module = ModuleType("page")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "page", module)
+    for block in blocks(page):
+        if block.language == "python":
+            assert_printed(block, run_python(block, page, module))
+        elif block.language in SHELL and "kassette --" in block.text:
+            assert_printed(block, run_commands(block))
+
+
+def test_pages_hold_code_and_commands_to_run() -> None:
+    """Would show that the tests of this file pass because they find nothing to test."""
+    counted = {page.name: [block.language for block in blocks(page)] for page in PAGES}
+    assert counted["README.md"].count("python") == 1
+    assert counted["quickstart.md"].count("python") >= 8
+    assert "console" in counted["quickstart.md"]
+    assert {"jsonl", "python"} <= set(counted["journal-format.md"])
+    assert {"mermaid", "python"} <= set(counted["architecture.md"])
+    assert len(LINK.findall((ROOT / "README.md").read_text("utf-8"))) > 8
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_says_its_language(page: Path) -> None:
+    """Would show that a block is left out of these tests by a typing mistake."""
+    known = {"python", "text", "jsonl", "mermaid", *SHELL}
+    assert {block.language for block in blocks(page)} <= known
+    fences = re.findall(r"^\s*(?:```|~~~)", page.read_text("utf-8"), re.MULTILINE)
+    assert len(fences) == 2 * len(list(blocks(page)))
+
+
+def test_journal_examples_are_journals() -> None:
+    """Would show that a tool written after the format's page cannot read our journals (D11)."""
+    examples = [b for b in blocks(ROOT / "docs" / "journal-format.md") if b.language == "jsonl"]
+    shown: set[str] = set()
+    for block in examples:
+        data = block.text.encode()
+        first = json.loads(data.split(b"\n")[0])["offset"]
+        journal = decode_journal(data, first_offset=first)
+        assert journal.whole == len(data)
+        written = [encode_entry(each, first + at) for at, each in enumerate(journal.entries)]
+        assert b"".join(written) == data, f"line {block.line} is not how kassette writes it"
+        assert all(each.extra == {} for each in journal.entries)
+        shown |= {each.type for each in journal.entries}
+    assert shown == {"start", "step", "suspend", "resume", "complete", "error", "cancel"}
+
+
+def test_readme_has_exactly_two_set_up_commands() -> None:
+    """Would show that CI, which reads the marked commands, runs something else or nothing."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    marked = re.findall(
+        r"^<!-- command: (\w+) -->\n\s*```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL
+    )
+    assert marked == [
+        ("demo", "python -m pip install '.[all]' && python examples/triage.py --demo\n"),
+        ("test", "python -m pip install nox && python -m nox -s tests\n"),
+    ]
+    assert text.count("<!-- command:") == 2
+    assert text.count("pip install") == 2
+
+
+def anchors(page: Path) -> set[str]:
+    prose = FENCE.sub("", page.read_text("utf-8"))
+    headings = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_internal_links_resolve(page: Path) -> None:
+    """Would show that a reader is sent to a page or a heading that is not there."""
+    prose = FENCE.sub("", page.read_text("utf-8"))
+    for target in LINK.findall(prose):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        found = (page.parent / path).resolve() if path else page
+        assert found.exists(), target
+        if anchor:
+            assert anchor in anchors(found), target
+
+
+def test_index_leads_to_every_page() -> None:
+    """Would show that a page is written which nobody can find."""
+    index = (ROOT / "docs" / "index.md").read_text("utf-8")
+    linked = {target.partition("#")[0] for target in LINK.findall(index)}
+    assert {page.name for page in PAGES[1:]} - {"index.md"} <= linked
+
+
+def state_diagram() -> ModuleType:
+    path = ROOT / "docs" / "state_diagram.py"
+    spec = importlib.util.spec_from_file_location("state_diagram", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_state_diagram_is_drawn_from_the_table() -> None:
+    """Would show that the picture of the machine is not the machine."""
+    module = state_diagram()
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    assert module.main(["--check"]) is None
+    assert module.renew(page) == page
+    stale = page.replace("new --> opening: Start, Resume\n", "")
+    assert stale != page
+    assert module.renew(stale) == page
+
+
+def test_state_diagram_shows_every_transition() -> None:
+    """Would show that the script which draws the picture leaves a way out."""
+    drawn = set(re.findall(r"^    (\w+) --> (\w+): ", state_diagram().diagram(), re.MULTILINE))
+    table = {
+        (state.value, following.value)
+        for state, row in kassette.TRANSITIONS.items()
+        for states in row.values()
+        for following in states
+        if following is not state
+    }
+    assert drawn == table
+
+
+def errors() -> dict[str, type[KassetteError]]:
+    return {
+        name: value
+        for name, value in vars(kassette.errors).items()
+        if inspect.isclass(value) and issubclass(value, KassetteError)
+    }
+
+
+def test_every_error_has_its_place_in_the_page_of_errors() -> None:
+    """Would show that a dispatcher meets an error that nobody told it about."""
+    text = (ROOT / "docs" / "errors.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    assert set(errors()) - {"KassetteError"} <= set(rows)
+    assert {"Success", "Suspended", "Failed"} <= set(rows)
+
+
+def test_tree_of_errors_is_the_tree_of_classes() -> None:
+    """Would show that an ``except`` written after the page catches something else."""
+    (tree,) = (
+        block.text
+        for block in blocks(ROOT / "docs" / "errors.md")
+        if block.language == "text" and block.text.startswith("KassetteError")
+    )
+    drawn = {
+        match[2]: 0 if match[1] == "" else 1 + match[1].startswith("│")
+        for match in re.finditer(r"^([│├└─ ]*)(\w+)", tree, re.MULTILINE)
+    }
+    depth = len(KassetteError.__mro__)
+    below = {
+        name: sum(issubclass(base, KassetteError) for base in each.__mro__) - 1
+        for name, each in errors().items()
+    }
+    assert depth == 3
+    assert drawn == below
+
+
+def test_fields_that_the_page_of_errors_names_exist() -> None:
+    """Would show that a dispatcher written after the page reads a field that is not there."""
+    text = (ROOT / "docs" / "errors.md").read_text("utf-8")
+    for name, row in re.findall(r"^\| `(\w+)` \|(.+)$", text, re.MULTILINE):
+        if name in errors():
+            parameters = inspect.signature(errors()[name]).parameters
+            for field in re.findall(r"`([a-z]+_[a-z_]+)`", row):
+                assert field in parameters, f"{name}.{field}"
+
+
+def test_names_in_the_readme_exist() -> None:
+    """Would show that the table of names offers something that cannot be imported."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    table = text.partition("## The names")[2].partition("All of them come")[0]
+    named = re.findall(r"`([A-Za-z_]+)(?:\.(\w+))?[^`]*`", table)
+    assert len(named) > 20
+    roots = {"ctx": kassette_io.Context, "run": kassette_io.Run}
+    for root, attribute in named:
+        found = roots[root] if root in roots else getattr(kassette_io, root)
+        assert not attribute or hasattr(found, attribute), f"{root}.{attribute}"
