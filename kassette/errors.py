@@ -26,6 +26,8 @@ Rule (D1): every ordinary error is also an ``Exception``. ``SuspendError`` is no
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeGuard, TypeVar, cast, final
 
 _E = TypeVar("_E", bound="KassetteError")
@@ -235,6 +237,16 @@ class JournalCorruptionError(KassetteError, Exception):
 
 class InternalError(KassetteError, Exception):
     """A rule of the library itself was broken. Please report it with the journal."""
+
+
+@contextmanager
+def naming_run(run_id: str) -> Iterator[None]:
+    """Name the run on every kassette error that leaves the block without one."""
+    try:
+        yield
+    except KassetteError as error:
+        with_run_id(error, run_id)
+        raise
 
 
 def with_run_id(error: _E, run_id: str) -> _E:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar, cast
+
+from anyio import get_cancelled_exc_class
 
 from kassette_io._writers import EventLoop, Job
+
+T = TypeVar("T")
 
 
 async def perform(post: Callable[[Job], None], request: object) -> Any:
@@ -17,6 +23,39 @@ async def perform(post: Callable[[Job], None], request: object) -> Any:
     post(job)
     await loop.wait(job)
     return job.outcome()
+
+
+async def finish(function: Callable[..., Awaitable[T]], *args: Any) -> T:
+    """Run ``function(*args)`` in a task of its own, waiting to the end (D2)."""
+    return cast("T", await perform(partial(spawn, _run), (function, args)))
+
+
+async def _run(job: Job) -> None:
+    function, args = cast("tuple[Callable[..., Awaitable[Any]], tuple[Any, ...]]", job.request)
+    try:
+        job.result = await function(*args)
+    except BaseException as error:
+        job.error = error
+    job.notify()
+
+
+def spawn(function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+    """Run ``function``, which raises nothing, in a task that no cancellation reaches."""
+    _running_loop().spawn(function, *args)
+
+
+async def checkpoint_if_cancelled() -> None:
+    """Feel a cancellation that is pending, native ones included; otherwise do not yield."""
+    await _running_loop().checkpoint_if_cancelled()
+
+
+async def drop_pending_cancellation() -> None:
+    """Forget a cancellation that came too late: the task ends in another way already.
+
+    It would otherwise strike at some later await, long after the timeout that asked for it.
+    """
+    with suppress(get_cancelled_exc_class()):
+        await checkpoint_if_cancelled()
 
 
 def _running_loop() -> EventLoop:

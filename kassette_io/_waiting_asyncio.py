@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
-from anyio import CancelScope
+from anyio import CancelScope, lowlevel
 
 from kassette_io._writers import Job
 
@@ -18,6 +19,17 @@ def deliver(waker: asyncio.AbstractEventLoop, jobs: Sequence[Job]) -> None:
         waker.call_soon_threadsafe(_wake, jobs)
     except RuntimeError:
         return
+
+
+def spawn(function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+    """Run ``function`` in a task of its own."""
+    task = asyncio.get_running_loop().create_task(function(*args))
+    _TASKS.add(task)
+    task.add_done_callback(_TASKS.discard)
+
+
+_TASKS: set[asyncio.Task[None]] = set()
+"""The loop itself refers to its tasks only weakly."""
 
 
 def prepare(job: Job) -> None:
@@ -41,6 +53,14 @@ async def wait(job: Job) -> None:
             except asyncio.CancelledError as error:
                 cancelled = error
     _ask_again(cancelled)
+
+
+async def checkpoint_if_cancelled() -> None:
+    """Feel a cancellation by one of anyio's scopes, or by ``Task.cancel``."""
+    await lowlevel.checkpoint_if_cancelled()
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        await asyncio.sleep(0)
 
 
 def _ask_again(cancelled: asyncio.CancelledError) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 import trio  # noqa: TID253 - this module is loaded only where trio runs
 
 from kassette_io._writers import Job
 
 current_waker = trio.lowlevel.current_trio_token
+checkpoint_if_cancelled = trio.lowlevel.checkpoint_if_cancelled
 
 
 def deliver(waker: trio.lowlevel.TrioToken, jobs: Sequence[Job]) -> None:
@@ -17,6 +19,11 @@ def deliver(waker: trio.lowlevel.TrioToken, jobs: Sequence[Job]) -> None:
         waker.run_sync_soon(_wake, jobs)
     except trio.RunFinishedError:
         return
+
+
+def spawn(function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+    """Run ``function`` in a task of its own."""
+    trio.lowlevel.spawn_system_task(function, *args)
 
 
 def prepare(job: Job) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol, cast, final
 
 MAX_THREADS = 8
@@ -37,8 +37,16 @@ class EventLoop(Protocol):
         """Wait until the job is delivered, whatever is cancelled meanwhile."""
         ...
 
+    async def checkpoint_if_cancelled(self) -> None:
+        """Feel a cancellation that is pending; otherwise go on without yielding."""
+        ...
+
     def deliver(self, waker: Any, jobs: Sequence[Job]) -> None:
-        """Wake the task of every job. Called from a writer thread."""
+        """Wake the task of every job. Called from any thread."""
+        ...
+
+    def spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+        """Run ``function``, which raises nothing, in a task that no cancellation reaches."""
         ...
 
 
@@ -59,6 +67,11 @@ class Job:
         self.delivered = False
         self.result: Any = None
         self.error: BaseException | None = None
+
+    def notify(self) -> None:
+        """Wake the task that waits."""
+        if self.loop is not None:
+            self.loop.deliver(self.waker, [self])
 
     def outcome(self) -> Any:
         """Give the result, or raise the error."""

@@ -195,7 +195,8 @@ class Context:
             raise UsageError(
                 f"branch {':'.join(current[1])!r} used the context of "
                 f"{':'.join(self._path) or 'the workflow'!r}; use the context that the branch "
-                "function is given, so that its steps get numbers of their own"
+                "function is given, so that its steps get numbers of their own",
+                run_id=self.run_id,
             )
 
 

@@ -14,7 +14,9 @@ from kassette import (
     check_run_id,
     plan_fork,
 )
+from kassette.errors import naming_run
 from kassette_io import _clock
+from kassette_io._waiting import checkpoint_if_cancelled
 from kassette_io.run import Run
 from kassette_io.storage import Storage, as_session_storage
 
@@ -81,9 +83,11 @@ async def fork(
     check_run_id(new_run_id)
     check_run_id(source)
     sessions = as_session_storage(storage)
+    with naming_run(source):
+        recorded = await sessions.read_all(source)
     entries = plan_fork(
         source,
-        await sessions.read_all(source),
+        recorded,
         from_offset=from_offset,
         from_step_id=from_step_id,
         version=version,
@@ -91,7 +95,13 @@ async def fork(
         now=_clock.now(),
     )
     await sessions.create(new_run_id, entries)
-    return Run(Machine.opened(new_run_id, entries), sessions)
+    run = Run(Machine.opened(new_run_id, entries), sessions)
+    try:
+        await checkpoint_if_cancelled()
+    except BaseException:
+        await run.aclose()
+        raise
+    return run
 
 
 def start_command(metadata: object | Unset, version: str | None) -> Start:
@@ -108,7 +118,8 @@ async def open_session(
     """
     check_run_id(run_id)
     sessions = as_session_storage(storage)
-    entries = await sessions.read_all(run_id)
+    with naming_run(run_id):
+        entries = await sessions.read_all(run_id)
     if must_exist and not entries:
         raise UsageError(
             f"run {run_id!r} is new, so it needs the input that the workflow takes "

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import final
 
-from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
+from anyio.lowlevel import checkpoint
 
 from kassette import Entry, Tail, check_append, check_run_id, decode_journal, encode_entry
+from kassette_io._waiting import finish
 from kassette_io.storage import taken
 
 
@@ -23,14 +24,15 @@ class MemoryStorage:
 
     async def append(self, run_id: str, entry: Entry) -> int:
         """See ``Storage.append``."""
+        return await finish(self._append, check_run_id(run_id), entry)
+
+    async def _append(self, run_id: str, entry: Entry) -> int:
         await checkpoint()
-        check_run_id(run_id)
         journal = decode_journal(self.data.get(run_id, b""))
         tail = Tail.of(journal.entries)
         check_append(tail, entry, run_id=run_id)
         whole = self.data.get(run_id, b"")[: journal.whole]
         self.data[run_id] = whole + encode_entry(entry, tail.count)
-        await cancel_shielded_checkpoint()
         return tail.count
 
     async def read_all(self, run_id: str) -> list[Entry]:
@@ -46,7 +48,6 @@ class MemoryStorage:
 
     async def create(self, run_id: str, entries: list[Entry]) -> None:
         """See ``SessionStorage.create``."""
-        await checkpoint()
         if self.data.get(check_run_id(run_id)):
             raise taken(run_id)
         self.data[run_id] = b"".join(map(encode_entry, entries, range(len(entries))))

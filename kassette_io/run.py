@@ -1,7 +1,8 @@
 """One open session of a run: asks the machine, performs the effects, reports back; decides nothing.
 
 Rules for every await here:
-- An append is waited for to its end; only then is a cancellation felt (D2). A storage that breaks
+- An append is waited for to its end; then, the machine being told, a cancellation that arrived
+  meanwhile is felt (D2). None begins while a cancellation is pending. A storage that breaks
   off all the same leaves its outcome unknown, and the machine takes the session as lost.
 - Effects are performed in the order given; when one fails, the rest is dropped.
 - Whatever ends a session releases what storage holds for it (D14).
@@ -51,10 +52,13 @@ from kassette import (
     StepEntry,
     StepFailed,
     StepSucceeded,
+    SuspendError,
     UsageError,
     WaitForEvent,
 )
+from kassette.errors import naming_run
 from kassette_io import _clock
+from kassette_io._waiting import checkpoint_if_cancelled, drop_pending_cancellation
 from kassette_io.storage import SessionStorage
 from kassette_io.typed import TypedValue, annotated_value, typed_value
 
@@ -178,22 +182,27 @@ class Run:
             case other:  # pragma: no cover - the machine answers Record with one of the two
                 raise AssertionError(other)
 
-    @staticmethod
-    def _typed(name: str, fn: Callable[..., Any], result_type: Any) -> TypedValue[Any] | None:
+    def _typed(self, name: str, fn: Callable[..., Any], result_type: Any) -> TypedValue[Any] | None:
         if not callable(fn):
             if inspect.iscoroutine(fn):
                 fn.close()
                 raise UsageError(
                     f"step {name!r} was given a coroutine, which can run only once; pass the "
-                    "function and its arguments: record(name, fn, *args)"
+                    "function and its arguments: record(name, fn, *args)",
+                    run_id=self.run_id,
                 )
-            raise UsageError(f"step {name!r} was given {fn!r}, which is not a function")
-        return annotated_value(fn, "return") if result_type is None else typed_value(result_type)
+            raise UsageError(
+                f"step {name!r} was given {fn!r}, which is not a function", run_id=self.run_id
+            )
+        if result_type is None:
+            return annotated_value(fn, "return")
+        with naming_run(self.run_id):
+            return typed_value(result_type)
 
     async def _replay(
         self, entry: StepEntry, typed: TypedValue[Any] | None, on_replay: OnReplay[Any] | None
     ) -> Any:
-        result = _value_of(entry, typed)
+        result = self._value_of(entry, typed)
         if on_replay is not None:
             shown = on_replay(result)
             if inspect.isawaitable(shown):
@@ -212,6 +221,7 @@ class Run:
         retry: Retry | None,
     ) -> Any:
         try:
+            await checkpoint_if_cancelled()
             if retry is not None:
                 result = await _call_with_retries(retry, fn, args)
             else:
@@ -219,13 +229,21 @@ class Run:
                 if inspect.isawaitable(result):
                     result = await result
             if typed is not None:
-                result = typed.to_plain(result, f"the result of step {step_id!r}")
+                with naming_run(self.run_id):
+                    result = typed.to_plain(result, f"the result of step {step_id!r}")
             effects = self._handle(StepSucceeded(step_id, result))
         except BaseException:
             await self._report(StepFailed(step_id))
             raise
         entry = cast("StepEntry", await self._perform(effects))
-        return _value_of(entry, typed)
+        await checkpoint_if_cancelled()
+        return self._value_of(entry, typed)
+
+    def _value_of(self, entry: StepEntry, typed: TypedValue[Any] | None) -> Any:
+        if typed is None:
+            return entry.result
+        with naming_run(self.run_id):
+            return typed.rebuild(entry.result_json, f"the result of step {entry.step_id!r}")
 
     async def wait_for_event(
         self, name: str, *, timeout: float | None = None, reason: str | None = None
@@ -249,11 +267,16 @@ class Run:
         typed: TypedValue[Any] | None,
     ) -> Any:
         """Do as ``wait_for_event`` on branch ``path``."""
-        entry = await self._perform(self._handle(WaitForEvent(name, timeout, reason, path)))
-        resume = cast("ResumeEntry", entry)
+        effects = self._handle(WaitForEvent(name, timeout, reason, path))
+        try:
+            resume = cast("ResumeEntry", await self._perform(effects))
+        except SuspendError:
+            await drop_pending_cancellation()
+            raise
         if typed is None:
             return resume.value
-        return typed.rebuild(resume.value_json, f"the value of event {name!r}")
+        with naming_run(self.run_id):
+            return typed.rebuild(resume.value_json, f"the value of event {name!r}")
 
     def enter_parallel(self, keys: tuple[str, ...], path: BranchPath) -> None:
         """Begin a parallel block with one branch for every key."""
@@ -271,7 +294,7 @@ class Run:
         Raises SuspendedError after a suspension, SessionClosedError after any other end,
         FencedError or StorageError if it could not be written.
         """
-        await self._perform(self._handle(Complete()))
+        await self._end(Complete())
 
     async def fail(self, error: BaseException) -> None:
         """End the run with ``error``, written as its type's name, message and traceback.
@@ -285,7 +308,12 @@ class Run:
         except Exception:  # its own __str__ is broken; the failure is still worth its entry
             message = "(no message: str() of the error failed)"
         stack = "".join(format_exception(error))
-        await self._perform(self._handle(Fail(message, type(error).__name__, stack)))
+        await self._end(Fail(message, type(error).__name__, stack))
+
+    async def _end(self, command: Complete | Fail) -> None:
+        await checkpoint_if_cancelled()
+        await self._perform(self._handle(command))
+        await checkpoint_if_cancelled()
 
     async def aclose(self) -> None:
         """Close the session without ending the run, which stays as its journal says.
@@ -335,6 +363,7 @@ class Run:
         """Open the session; what is held is released if that fails or is cancelled."""
         try:
             await self._perform(self._handle(command))
+            await checkpoint_if_cancelled()
         except BaseException:
             await self.aclose()
             raise
@@ -378,7 +407,8 @@ class Run:
 
     async def _reload(self) -> list[Effect]:
         try:
-            entries = await self._storage.read_all(self.run_id)
+            with naming_run(self.run_id):
+                entries = await self._storage.read_all(self.run_id)
         except BaseException as error:
             await self._report(LoadFailed(error))
             raise
@@ -397,9 +427,3 @@ async def _call_with_retries(retry: Retry, fn: Callable[..., Any], args: tuple[A
                 raise
         await sleep(delay)
         attempt += 1
-
-
-def _value_of(entry: StepEntry, typed: TypedValue[Any] | None) -> Any:
-    if typed is None:
-        return entry.result
-    return typed.rebuild(entry.result_json, f"the result of step {entry.step_id!r}")

@@ -1,0 +1,318 @@
+"""D2 under asyncio's own cancellation: ``Task.cancel``, its counting, ``timeout``, ``TaskGroup``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from kassette_io import Context, Failed, Success, Suspended, start, workflow
+from tests.io.storages import Held, World
+from tests.io.stories import RUN, Ledger, journal_steps, journal_types
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    if request.param == "uvloop":
+        pytest.importorskip("uvloop", reason="not on this platform")
+    return "asyncio", {"use_uvloop": request.param == "uvloop"}
+
+
+class Hang:
+    """A step that is under way until it is cancelled; once ``past``, it returns."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.past = False
+
+    async def __call__(self, result: Any = None) -> Any:
+        self.begun.set()
+        if not self.past:
+            await asyncio.Event().wait()
+        return result
+
+
+def counted() -> int:
+    """Give how many cancellations the current task has been asked for and not told of."""
+    task = asyncio.current_task()
+    assert task is not None
+    return task.cancelling()
+
+
+async def settled() -> None:
+    """Give a stray cancellation every chance to strike."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert counted() == 0
+
+
+async def test_d2_task_cancel_mid_step(world: World) -> None:
+    """If it fails, a cancelled step is recorded, ends the run, or leaves it locked."""
+    work, hang = Ledger(), Hang()
+
+    @workflow(storage=world.open())
+    async def flow(ctx: Context) -> Any:
+        return [await ctx.step("a", work.work, "a", 1), await ctx.step("b", hang, 2)]
+
+    task = asyncio.create_task(flow.start(run_id=RUN))
+    await hang.begun.wait()
+    task.cancel("shutting down")
+    with pytest.raises(asyncio.CancelledError, match="shutting down"):
+        await task
+    assert (task.cancelled(), task.cancelling()) == (True, 1)
+    assert await journal_types(world.open()) == ["start", "step"]
+    hang.past = True
+    assert await flow.start(run_id=RUN) == Success([1, 2], RUN)
+    assert work.done == ["a"]
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_d2_task_cancel_mid_append(held: Held, times: int) -> None:
+    """If it fails, the entry being written is lost from view and its step is done again, or a
+    second request to cancel breaks through to the disk.
+    """
+    work = Ledger()
+    hold = True
+
+    @workflow(storage=held.storage)
+    async def flow(ctx: Context) -> Any:
+        if hold:
+            held.arm()
+            armed.set()
+        await ctx.step("a", work.note, "a")
+        await ctx.step("b", work.note, "b")
+        return "done"
+
+    armed = asyncio.Event()
+    task = asyncio.create_task(flow.start(run_id=RUN))
+    await armed.wait()
+    await held.begun()
+    for number in range(times):
+        task.cancel(f"request {number}")
+        await asyncio.sleep(0)
+    assert not task.done()
+    held.let_go()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert task.cancelling() == times
+    assert await journal_types(held.storage) == ["start", "step"]
+    hold = False
+    assert await flow.start(run_id=RUN) == Success("done", RUN)
+    assert work.done == ["a", "b"]
+
+
+async def test_d2_task_cancel_mid_open(held: Held) -> None:
+    """If it fails, a cancelled ``start`` gives out a session that nobody closes, or its lock."""
+    held.arm()
+    task = asyncio.create_task(start(held.storage, RUN))
+    await held.begun()
+    task.cancel()
+    held.let_go()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await journal_types(held.storage) == ["start"]
+    await (await start(held.storage, RUN)).complete()
+
+
+async def test_d2_task_cancel_stops_a_workflow_of_sync_steps(world: World) -> None:
+    """If it fails, cancelling a task has no effect until a whole run is done."""
+    work = Ledger()
+    third = asyncio.Event()
+
+    @workflow(storage=world.open())
+    async def flow(ctx: Context) -> None:
+        for number in range(50):
+            if number == 3:
+                third.set()
+            await ctx.step("a", work.note, f"a{number}")
+
+    task = asyncio.create_task(flow.start(run_id=RUN))
+    await third.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(work.done) < 50
+    assert len(await journal_steps(world.open())) == len(work.done)
+
+
+async def test_d2_a_timeout_mid_append_is_a_timeout_and_nothing_else(world: World) -> None:
+    """If it fails, ``asyncio.timeout`` around a step does not time out, or its cancellation strikes
+    later, outside, where nobody asked for it.
+    """
+    work = Ledger()
+
+    @workflow(storage=world.open())
+    async def flow(ctx: Context) -> Any:
+        try:
+            async with asyncio.timeout(0):
+                await ctx.step("a", work.note, "a")
+                await ctx.step("b", work.note, "b")
+        except TimeoutError:
+            work.note("timed out")
+        await settled()
+        return await ctx.step("c", work.note, "c", "went on")
+
+    assert await flow.start(run_id=RUN) == Success("went on", RUN)
+    await settled()
+    assert work.done == ["a", "timed out", "c"]
+    assert await journal_steps(world.open()) == {"a": None, "c": "went on"}
+
+
+async def test_d2_a_timeout_that_strikes_the_last_append_leaves_nothing_behind(
+    held: Held,
+) -> None:
+    """If it fails, a step that landed just in time brings down what runs after the timeout."""
+    outcomes: list[str] = []
+    entered = asyncio.Event()
+    timeouts: list[asyncio.Timeout] = []
+
+    @workflow(storage=held.storage)
+    async def flow(ctx: Context) -> Any:
+        held.arm()
+        try:
+            async with asyncio.timeout(None) as timeout:
+                timeouts.append(timeout)
+                entered.set()
+                await ctx.step("a", lambda: 1)
+        except TimeoutError:
+            outcomes.append("timed out")
+        await settled()
+        return await ctx.step("b", lambda: 2)
+
+    task = asyncio.create_task(flow.start(run_id=RUN))
+    await entered.wait()
+    await held.begun()
+    timeouts[0].reschedule(0)
+    while not timeouts[0].expired():
+        await asyncio.sleep(0)
+    held.let_go()
+    assert await task == Success(2, RUN)
+    assert outcomes == ["timed out"]
+    assert await journal_steps(held.storage) == {"a": 1, "b": 2}
+
+
+async def test_d2_a_timeout_around_a_suspension_does_not_hide_it(world: World) -> None:
+    """If it fails, a wait inside ``asyncio.timeout`` is lost, or cancels what comes after it."""
+
+    @workflow(storage=world.open())
+    async def flow(ctx: Context) -> Any:
+        try:
+            async with asyncio.timeout(0):
+                return await ctx.suspend("ok")
+        except TimeoutError:
+            return "timed out"
+
+    assert await flow.start(run_id=RUN) == Suspended("ok", RUN)
+    await settled()
+    assert await journal_types(world.open()) == ["start", "suspend"]
+
+
+async def test_d2_a_task_group_that_fails_mid_append_raises_its_failure(held: Held) -> None:
+    """If it fails, the group's own failure is lost, or its parent is cancelled later for nothing."""
+    entered = asyncio.Event()
+
+    async def fails() -> None:
+        await entered.wait()
+        await held.begun()
+        asyncio.get_running_loop().call_soon(held.let_go)
+        raise ValueError("no")
+
+    @workflow(storage=held.storage)
+    async def flow(ctx: Context) -> Any:
+        held.arm()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(fails())
+                entered.set()
+                await ctx.step("a", lambda: 1)
+        except* ValueError as caught:
+            messages = [str(each) for each in caught.exceptions]
+        await settled()
+        return await ctx.step("b", lambda: messages)
+
+    assert await flow.start(run_id=RUN) == Success(["no"], RUN)
+    await settled()
+    assert await journal_steps(held.storage) == {"a": 1, "b": ["no"]}
+
+
+async def test_d2_wait_for_mid_append_times_out_cleanly(world: World) -> None:
+    """If it fails, ``asyncio.wait_for`` around a step breaks the session."""
+
+    @workflow(storage=world.open())
+    async def flow(ctx: Context) -> Any:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(ctx.step("a", Hang()), timeout=0)
+        await settled()
+        return await ctx.step("b", lambda: 2)
+
+    assert await flow.start(run_id=RUN) == Success(2, RUN)
+    steps = await journal_steps(world.open())
+    assert steps in ({"b": 2}, {"b": 2, "a": None})
+
+
+async def test_d2_a_cancellation_that_a_workflow_catches_lets_it_clean_up(world: World) -> None:
+    """If it fails, a workflow cannot record its clean-up after it was cancelled."""
+    hang = Hang()
+
+    @workflow(storage=world.open())
+    async def flow(ctx: Context) -> Any:
+        try:
+            await ctx.step("a", hang)
+        except asyncio.CancelledError:
+            await ctx.step("clean up", lambda: counted())
+            raise
+
+    task = asyncio.create_task(flow.start(run_id=RUN))
+    await hang.begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await journal_steps(world.open()) == {"clean up": 1}
+
+
+async def test_d2_a_cancellation_that_a_workflow_swallows_does_not_come_back(
+    world: World,
+) -> None:
+    """If it fails, a workflow that decided to go on after a cancellation is cancelled once more."""
+    hang = Hang()
+
+    @workflow(storage=world.open())
+    async def flow(ctx: Context) -> Any:
+        try:
+            await ctx.step("a", hang)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            assert task is not None
+            task.uncancel()
+        await settled()
+        return await ctx.step("b", lambda: "went on")
+
+    task = asyncio.create_task(flow.start(run_id=RUN))
+    await hang.begun.wait()
+    task.cancel()
+    assert await task == Success("went on", RUN)
+
+
+async def test_d2_a_cancelled_error_of_somebody_elses_is_still_a_cancellation(
+    world: World,
+) -> None:
+    """If it fails, waiting for a task that was cancelled ends the run for good."""
+
+    async def waits_for_a_cancelled_task() -> None:
+        other = asyncio.ensure_future(asyncio.Event().wait())
+        other.cancel()
+        await other
+
+    @workflow(storage=world.open())
+    async def flow(ctx: Context) -> Any:
+        await ctx.step("a", waits_for_a_cancelled_task)
+
+    with pytest.raises(asyncio.CancelledError):
+        await flow.start(run_id=RUN)
+    await settled()
+    assert await journal_types(world.open()) == ["start"]
+    await (await start(world.open(), RUN)).complete()

@@ -1,0 +1,67 @@
+"""Every storage of ours, and a foreign one, under the suite that any storage has to pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kassette_io import LocalStorage, MemoryStorage, SessionStorage, Storage, UsageError
+from kassette_io.storage import as_session_storage
+from tests.io.storage_suite import SessionStorageSuite, StorageSuite
+from tests.io.storages import Delegating, ThreeMethods
+
+
+class TestMemoryStorage(SessionStorageSuite):
+    @pytest.fixture
+    def storage(self) -> MemoryStorage:
+        return MemoryStorage()
+
+
+class TestLocalStorage(SessionStorageSuite):
+    @pytest.fixture
+    def storage(self, tmp_path: Path) -> LocalStorage:
+        return LocalStorage(tmp_path / "not" / "there" / "yet")
+
+
+class TestThreeMethods(StorageSuite):
+    @pytest.fixture
+    def storage(self) -> ThreeMethods:
+        return ThreeMethods()
+
+
+class TestThreeMethodsCompleted(StorageSuite):
+    """What ``as_session_storage`` makes of three methods is a storage too."""
+
+    @pytest.fixture
+    def storage(self) -> SessionStorage:
+        return as_session_storage(ThreeMethods())
+
+
+class TestDelegatingStorage(SessionStorageSuite):
+    """The wrappers that other tests use do not change what they wrap."""
+
+    @pytest.fixture
+    def storage(self, tmp_path: Path) -> Delegating:
+        return Delegating(LocalStorage(tmp_path))
+
+
+def test_a_storage_is_known_by_its_methods() -> None:
+    """If it fails, a session storage is wrapped once more and loses its atomic fork and its lock."""
+    complete = MemoryStorage()
+    assert as_session_storage(complete) is complete
+    foreign = as_session_storage(ThreeMethods())
+    assert as_session_storage(foreign) is foreign
+    assert isinstance(foreign, Storage)
+
+
+@pytest.mark.parametrize("nothing", [None, "file:.kassette", Path(), object()])
+def test_what_is_no_storage_is_refused(nothing: object) -> None:
+    """If it fails, a path handed over instead of a storage fails late, deep inside."""
+    with pytest.raises(UsageError, match="is not a storage: it needs append, read_all"):
+        as_session_storage(nothing)  # type: ignore[arg-type]
+
+
+def test_a_storage_says_what_it_is(tmp_path: Path) -> None:
+    """If it fails, a log line about a storage does not say where it is."""
+    assert repr(LocalStorage(tmp_path)) == f"LocalStorage({str(tmp_path)!r})"
