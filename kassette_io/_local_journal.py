@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from errno import ENOENT, ENOSPC
-from typing import final
+from typing import cast, final
 
 from kassette import (
     Entry,
@@ -96,9 +96,11 @@ class LocalJournal:
 
     def _append(self, entries: list[Entry], known: Known | None) -> list[Outcome]:
         opening = self._lock is None
+        if not opening and all(isinstance(entry, StartEntry) for entry in entries):
+            return [self._open_here() for _ in entries]
         try:
             if opening:
-                self._open(entries[0], known)
+                self._open(entries[0], entries[0].session, known)
             elif not self._undisturbed():
                 self._take_up_again(entries[0])
         except KassetteError as error:
@@ -162,11 +164,11 @@ class LocalJournal:
             if self._lock is not None:
                 self._lock.forget()
 
-    def _open(self, first: Entry, known: Known | None) -> None:
-        """Take the lock and learn the journal's end."""
+    def _open(self, first: Entry, session: int, known: Known | None) -> None:
+        """Take the lock for ``session``, to append ``first``, and learn the journal's end."""
         self._make_directory()
         self._lock = self._take_lock(first)
-        self.session = first.session
+        self.session = session
         try:
             if not isinstance(first, StartEntry) and not os.path.exists(self._path):
                 check_append(Tail(), first, run_id=self.run_id)
@@ -187,8 +189,9 @@ class LocalJournal:
             if self._lock_is_held():
                 self._learn(None)
             else:
+                session = cast("int", self.session)
                 self.release()
-                self._open(first, None)
+                self._open(first, session, None)
         except OSError as error:
             self.release()
             raise self._failure("go on with", error) from error

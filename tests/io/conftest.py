@@ -19,6 +19,12 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
     return World(str(request.param), tmp_path / "journals")
 
 
+@pytest.fixture(params=["memory", "three-methods"])
+def lockless(request: pytest.FixtureRequest, tmp_path: Path) -> World:
+    """Give a world in which a second session opens while the first one is alive."""
+    return World(str(request.param), tmp_path / "journals")
+
+
 @pytest.fixture
 def storage(world: World) -> Storage:
     return world.open()

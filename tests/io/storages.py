@@ -45,7 +45,7 @@ class World:
 
     def __init__(self, kind: str, directory: Path) -> None:
         self.kind = kind
-        self._directory = directory
+        self.directory = directory
         self._lines: dict[str, bytes] = {}
         self._runs: dict[str, list[Entry]] = {}
 
@@ -53,7 +53,7 @@ class World:
         """Give a storage of its own over the shared journals."""
         match self.kind:
             case "local":
-                return LocalStorage(self._directory)
+                return LocalStorage(self.directory)
             case "memory":
                 return MemoryStorage(self._lines)
             case _:

@@ -7,7 +7,7 @@ from typing import Any
 
 from anyio.lowlevel import checkpoint
 
-from kassette_io import Entry, StartEntry, StepEntry, Storage
+from kassette_io import Entry, StartEntry, StepEntry, Storage, SuspendEntry
 
 STAMP = "2026-01-31T12:00:00.000Z"
 RUN = "run-1"
@@ -54,6 +54,17 @@ def recording(step_id: str, result: object = None, *, session: int = 1) -> StepE
         step_id=step_id,
         name=step_id.split("#", maxsplit=1)[0],
         result=result,
+    )
+
+
+def waiting(event: str, *, session: int = 1, timeout: str | None = None) -> SuspendEntry:
+    """Make a suspend entry."""
+    return SuspendEntry(
+        session=session,
+        timestamp=STAMP,
+        reason=f"Waiting for event: {event}",
+        waiting_for=event,
+        timeout=timeout,
     )
 
 

@@ -232,13 +232,11 @@ async def test_row_replay_mismatch_error(world: World) -> None:
     assert work.done == []
 
 
-@pytest.mark.parametrize("kind", ["memory", "three-methods"])
-async def test_row_fenced_error(kind: str, tmp_path: Path) -> None:
+async def test_row_fenced_error(lockless: World) -> None:
     """If it fails, a session that was superseded goes on, or does more than one orphaned step."""
-    world = World(kind, tmp_path)
     work = Ledger()
-    old = await start(world.open(), RUN)
-    async with await start(world.open(), RUN) as new:
+    old = await start(lockless.open(), RUN)
+    async with await start(lockless.open(), RUN) as new:
         with pytest.raises(FencedError) as caught:
             await old.record("a", work.note, "old")
         assert (caught.value.rejected_session, caught.value.active_session) == (1, 2)
@@ -253,7 +251,7 @@ async def test_row_fenced_error(kind: str, tmp_path: Path) -> None:
             assert (again.value.rejected_session, again.value.active_session) == (1, 2)
         assert await new.record("a", work.note, "new", 1) == 1
     assert work.done == ["old", "new"]
-    assert await journal_types(world.open()) == ["start", "start", "step"]
+    assert await journal_types(lockless.open()) == ["start", "start", "step"]
 
 
 async def test_row_write_contention_error(local: LocalStorage) -> None:
