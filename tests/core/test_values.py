@@ -174,6 +174,7 @@ def test_d3_nesting_beyond_254_levels_is_refused(depth: int) -> None:
 
 PLAIN_CLOTHES: list[tuple[object, object]] = [
     ((1, (2,)), [1, [2]]),
+    ((None, True, "", {}), [None, True, "", {}]),
     ((2**64 - 1, -(2**63), 1e300), [2**64 - 1, -(2**63), 1e300]),
     ({"a": (1,)}, {"a": [1]}),
     (OrderedDict(b=1, a=2), {"b": 1, "a": 2}),

@@ -1,0 +1,208 @@
+"""Where the command begins and ends: dispatch, error lines, exit codes; no verb is done here.
+
+Rules:
+- Exit codes: 0 done; 1 the storage or the run says no, or the output cannot be written; 2 the
+  command line alone is wrong; 130 interrupted; 141 whoever read the output has gone.
+- An error is one line on standard error that begins with ``kassette:``; never a traceback.
+- Everything is read in an event loop and printed once that has ended, so that an interrupt finds
+  no loop to wait for while a pipe is full.
+- An interrupt ends it there and then: a worker thread that reads from a hung disk would keep the
+  interpreter, and the flush of a full pipe would as well.
+- Start-up time is part of the product: what a call does not need is not imported, and what it does
+  need is imported inside ``main``, where an interrupt is handled already.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Callable, Iterable, Sequence
+    from types import ModuleType
+    from typing import TextIO, TypeVar
+
+    from kassette_io.local_storage import LocalStorage
+
+    T = TypeVar("T")
+
+DONE = 0
+REFUSED = 1
+MISUSED = 2
+INTERRUPTED = 130
+READER_GONE = 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and give its exit code; ``argv`` None is the process's arguments."""
+    try:
+        _answer(argv)
+    except BaseException as error:
+        code, message = _explain(error)
+        if message is not None:
+            _complain(message)
+        return code
+    return DONE
+
+
+def _answer(argv: Sequence[str] | None) -> None:
+    from kassette_cli.arguments import HelpWanted, parse_arguments
+
+    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison] - it was closed by `>&-`
+        raise _OutputError("it is closed")
+    try:
+        arguments = parse_arguments(argv)
+    except HelpWanted as help_wanted:
+        _print(_write, [str(help_wanted).encode()])
+        return
+    if arguments.version:
+        _print(_write, [f"kassette {_version()}\n".encode()])
+        return
+    storage = _open(arguments)
+    terminal = None if arguments.json or not sys.stdout.isatty() else _import_terminal()
+    if terminal is None:
+        _print(_write, _in_json(arguments, storage))
+    else:
+        console = terminal.make_console()
+        shown = terminal.answer(arguments, storage, console)
+        _print(lambda each: terminal.show(console, each), shown)
+
+
+def _open(arguments: Namespace) -> LocalStorage:
+    from kassette import UsageError, check_run_id
+    from kassette_cli.arguments import Misuse
+    from kassette_cli.verbs import check_exists
+    from kassette_io.urls import open_storage
+
+    try:
+        storage = open_storage(arguments.storage)
+        for name in ("run", "new_run_id"):
+            if (run_id := getattr(arguments, name, None)) is not None:
+                check_run_id(run_id)
+    except UsageError as error:
+        raise Misuse(str(error)) from error
+    check_exists(storage)
+    return storage
+
+
+def _in_json(arguments: Namespace, storage: LocalStorage) -> Iterable[bytes]:
+    import kassette
+    from kassette_cli import plain, verbs
+
+    match arguments.verb:
+        case "list":
+            runs = verbs.perform(storage, verbs.list_runs, arguments.limit)
+            return map(plain.run_line, runs)
+        case "status":
+            entries = verbs.perform(storage, verbs.read_run, arguments.run)
+            return [plain.status_line(kassette.run_status(entries))]
+        case "dump":
+            entries = verbs.perform(storage, verbs.read_run, arguments.run)
+            return map(plain.entry_line, entries[arguments.offset :])
+        case _:
+            forked = verbs.perform(
+                storage,
+                verbs.fork_run,
+                arguments.run,
+                from_offset=arguments.from_offset,
+                from_step=arguments.from_step,
+                new_run_id=arguments.new_run_id,
+            )
+            return [plain.run_line(forked)]
+
+
+def _import_terminal() -> ModuleType | None:
+    """Give the module that renders for people, or say which package it misses."""
+    try:
+        from kassette_cli import terminal
+    except ModuleNotFoundError as error:
+        if error.name not in ("aiofiles", "rich"):
+            raise
+        _complain(f"{error.name} is missing, so this is JSON; pip install 'kassette[cli]'")
+        return None
+    return terminal
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("kassette")
+    except PackageNotFoundError:
+        return "(from a source tree that is not installed)"
+
+
+class _OutputError(Exception):
+    """Standard output cannot be written; the cause, if any, is the OSError."""
+
+
+def _print(write: Callable[[Iterable[T]], object], items: Iterable[T]) -> None:
+    try:
+        write(items)
+    except OSError as error:
+        raise _OutputError(error.strerror) from error
+
+
+def _write(lines: Iterable[bytes]) -> None:
+    """Write all of ``lines``; ``sys.stdout.buffer`` may be unbuffered, and then writes in part."""
+    out = os.fdopen(sys.stdout.fileno(), "wb", closefd=False)
+    out.writelines(lines)
+    out.flush()
+
+
+def _explain(error: BaseException) -> tuple[int, str | None]:
+    """Give the exit code for ``error`` and what to say about it, if anything."""
+    from kassette import KassetteError
+    from kassette_cli.arguments import Misuse
+
+    match error:
+        case Misuse():
+            return MISUSED, str(error)
+        case KassetteError():
+            return REFUSED, str(error)
+        case KeyboardInterrupt():
+            os._exit(INTERRUPTED)
+        case _OutputError(__cause__=BrokenPipeError()):
+            _abandon(sys.stdout)
+            return READER_GONE, None
+        case _OutputError():
+            _abandon(sys.stdout)
+            return REFUSED, f"cannot write to standard output: {error}"
+        case Exception():
+            return REFUSED, (
+                f"this is a bug in kassette, please report it: {type(error).__name__}: {error} "
+                f"({_place(error)})"
+            )
+        case _:
+            raise error
+
+
+def _place(error: BaseException) -> str:
+    """Tell where ``error`` was raised: all that fits into one line of its traceback."""
+    from traceback import extract_tb
+
+    frame = extract_tb(error.__traceback__)[-1]
+    return f"{frame.filename}:{frame.lineno}"
+
+
+def _complain(message: str) -> None:
+    from kassette_cli.escaping import on_one_line
+
+    if sys.stderr is None:  # pyright: ignore[reportUnnecessaryComparison] - it was closed by `2>&-`
+        return
+    try:
+        sys.stderr.write(f"kassette: {on_one_line(message)}\n")
+        sys.stderr.flush()
+    except OSError:
+        _abandon(sys.stderr)
+
+
+def _abandon(stream: TextIO | None) -> None:
+    """Send what is still buffered nowhere: the interpreter flushes once more when it ends."""
+    if stream is None:
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

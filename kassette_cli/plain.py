@@ -1,0 +1,25 @@
+"""Values as JSON lines, the contract that programs read: compact, one object a line, UTF-8."""
+
+from __future__ import annotations
+
+import orjson
+
+import kassette
+from kassette.values import rewrite_value
+
+
+def run_line(run_id: str) -> bytes:
+    """Write ``{"runId":"…"}``."""
+    return orjson.dumps({"runId": run_id}, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def status_line(status: kassette.RunStatus) -> bytes:
+    """Write a status in the reference's JSON form."""
+    return rewrite_value(status.to_json()) + b"\n"
+
+
+def entry_line(entry: kassette.Entry) -> bytes:
+    """Write an entry that a storage gave as the line it is in the journal."""
+    if entry.offset is None:
+        raise kassette.InternalError(f"a storage gave an entry without its offset: {entry!r}")
+    return kassette.encode_entry(entry, entry.offset)

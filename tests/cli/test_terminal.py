@@ -1,0 +1,280 @@
+"""The command on a real (pseudo-)terminal: when it renders, how wide, in colour or not."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import final
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from kassette_cli import terminal
+from kassette_io import LocalStorage, start
+
+from .journals import COMPLETED, DEADLINE, JOURNALS
+from .processes import Outcome, Terminal, environment, run, run_on_terminal
+
+ESCAPE = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
+COLOUR = re.compile(rb"\x1b\[(?:[0-9]+;)*(?:3[0-9]|4[0-9]|9[0-7])(?:;[0-9]+)*m")
+
+
+def text_of(outcome: Outcome) -> str:
+    """Check that all went well, and give what is on the screen without its colours."""
+    assert (outcome.code, outcome.err) == (0, b"")
+    return ESCAPE.sub(b"", outcome.out).decode().replace("\r\n", "\n")
+
+
+def words_of(outcome: Outcome) -> str:
+    """Do as ``text_of``, without frames and line breaks."""
+    return " ".join(re.sub("[─-╿]", " ", text_of(outcome)).split())
+
+
+def test_list_is_a_table_of_every_run(url: str) -> None:
+    """An operator would be shown JSON, or a table without the runs that need attention."""
+    shown = text_of(run_on_terminal("--storage", url, "list", columns=100))
+    rows = [
+        [cell.strip() for cell in line.split("│")[1:-1]]
+        for line in shown.splitlines()
+        if line.startswith("│")
+    ]
+    assert rows == [
+        ["cancelled", "cancelled", "0", "2026-01-31 12:00:00", ""],
+        ["completed", "completed", "2", "2026-01-31 12:00:00", ""],
+        ["damaged", "unreadable", "", "", ""],
+        ["failed", "failed", "0", "2026-01-31 12:00:00", ""],
+        ["never-written", "unsettled", "0", "", ""],
+        ["resumed", "unsettled", "0", "2026-01-31 12:00:00", ""],
+        ["surrogates", "failed", "1", "2026-01-31 12:00:00", ""],
+        ["suspended", "suspended", "0", "2026-01-31 12:00:00", "approval"],
+        ["suspended-then-start", "suspended", "0", "2026-01-31 12:00:00", "approval"],
+        ["torn", "unsettled", "0", "2026-01-31 12:00:00", ""],
+        ["unknown-fields", "completed", "1", "2026-01-31 12:00:00", ""],
+    ]
+    assert "journal of run 'damaged', line 2" in shown
+
+
+def test_list_takes_its_limit_and_says_that_there_is_nothing(url: str, tmp_path: Path) -> None:
+    """`--limit` would be for pipes only; an empty storage would show an empty frame."""
+    shown = text_of(run_on_terminal("--storage", url, "list", "--limit", "1"))
+    assert "cancelled" in shown
+    assert "completed" not in shown
+    (tmp_path / "empty").mkdir()
+    empty = f"file:{tmp_path}/empty"
+    assert words_of(run_on_terminal("--storage", empty, "list")) == f"no runs in {empty}"
+
+
+STATUSES = {
+    "cancelled": (
+        "a deadline passed before the event came that the run waited for",
+        "fork cancelled --from-offset 3",
+    ),
+    "completed": ("the workflow returned", 'result "second"', "dump completed"),
+    "failed": ("LookupError: no such order: “7”", "fork failed --from-offset 1"),
+    "never-written": ("the journal does not end", "await start(storage, 'never-written')"),
+    "resumed": ("the journal does not end", "await start(storage, 'resumed')"),
+    "surrogates": (r"cut \ud83d", "last step s at offset 1"),
+    "suspended-then-start": (
+        "waits for approval (Waiting for event: approval) until 2999-01-01 00:00:00 UTC",
+        "await resume(storage, 'suspended-then-start', 'approval', value)",
+    ),
+}
+
+
+@pytest.mark.parametrize("run_id", sorted(STATUSES))
+def test_status_says_why_and_what_to_do_next(url: str, run_id: str) -> None:
+    """Somebody who was not there would have to read the journal to know what to do."""
+    shown = words_of(run_on_terminal("--storage", url, "status", run_id, columns=200))
+    state = run("--storage", url, "status", run_id).out.decode().split('"')[3]
+    assert shown.startswith(f"{run_id} is {state}")
+    for words in STATUSES[run_id]:
+        assert words in shown
+
+
+def test_the_advice_can_be_followed_word_for_word(url: str) -> None:
+    """The command that a panel recommends would be misuse."""
+    shown = words_of(run_on_terminal("--storage", url, "status", "failed", columns=300))
+    advice = re.search(r"kassette (--storage \S+ fork failed --from-offset 1)", shown)
+    assert advice is not None
+    assert run(*advice[1].split(), "--new-run-id", "again").code == 0
+
+
+def test_status_names_the_process_that_has_the_run_open(store: Path, url: str) -> None:
+    """A run that is being worked on would be taken for a crashed one, and started twice."""
+
+    async def look_while_open() -> Outcome:
+        async with LocalStorage(store) as storage, await start(storage, "mine"):
+            return await anyio.to_thread.run_sync(look)
+
+    def look() -> Outcome:
+        return run_on_terminal("--storage", url, "status", "mine", columns=200)
+
+    shown = words_of(anyio.run(look_while_open))
+    assert f"its lock file names process {os.getpid()} on {os.uname().nodename}" in shown
+    assert "no lock file" in words_of(look())
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"pid":"x","host":1,"since":2}'])
+def test_a_lock_file_that_says_nothing_is_no_evidence(store: Path, url: str, content: str) -> None:
+    """A lock file that is just being written would crash whoever looks."""
+    (store / "torn.lock").write_text(content, encoding="utf-8")
+    shown = words_of(run_on_terminal("--storage", url, "status", "torn", columns=200))
+    assert "no lock file" in shown
+
+
+def test_dump_separates_sessions_and_shows_every_entry(url: str) -> None:
+    """Two sessions would read as one, or an entry would not be shown at all."""
+    shown = words_of(run_on_terminal("--storage", url, "dump", "resumed"))
+    assert shown == (
+        "session 1 0 start 2026-01-31 12:00:00 "
+        "1 suspend approval (Waiting for event: approval), until 2999-01-01 00:00:00 "
+        "UTC 2026-01-31 12:00:01 "
+        "session 2 2 start 2026-01-31 12:00:02 "
+        '3 resume approval 2026-01-31 12:00:02 { "ok": true }'
+    )
+    shown = words_of(run_on_terminal("--storage", url, "dump", "completed", "--offset", "2"))
+    assert shown == (
+        'session 1 2 step llm#2 2026-01-31 12:00:01 "second" 3 complete 2026-01-31 12:00:02'
+    )
+
+
+def test_dump_beyond_the_end_shows_nothing(url: str) -> None:
+    """A frame around nothing would look like an entry."""
+    assert run_on_terminal("--storage", url, "dump", "completed", "--offset", "9").out == b""
+
+
+def test_dump_shows_what_json_holds(url: str) -> None:
+    """Accents, emoji, extra fields and lone surrogates would be lost, or crash the terminal."""
+    shown = words_of(run_on_terminal("--storage", url, "dump", "completed"))
+    assert '{ "text": "héllo 👍", "n": [ 1, 2.5, null, true ] }' in shown
+    assert '"ticket": 7' in shown
+    assert '"cost": 0.25' in words_of(run_on_terminal("--storage", url, "dump", "unknown-fields"))
+    shown = words_of(run_on_terminal("--storage", url, "dump", "surrogates"))
+    assert r'"cut \ud83d"' in shown
+    assert r"2 error cut \ud83d" in shown
+
+
+def test_a_terminal_that_lacks_a_character_is_shown_its_escape(url: str) -> None:
+    """An accent in a result would crash the command on a terminal that is not UTF-8."""
+    env = environment(TERM="xterm", PYTHONIOENCODING="ascii")
+    shown = words_of(run_on_terminal("--storage", url, "dump", "completed", env=env))
+    assert r'"text": "h\xe9llo \U0001f44d"' in shown
+
+
+def test_fork_names_the_new_run(store: Path, url: str) -> None:
+    """Whoever forks at a terminal would have to look for the new run."""
+    arguments = ("--storage", url, "fork", "completed", "--from-step", "llm#2")
+    shown = text_of(run_on_terminal(*arguments, "--new-run-id", "again"))
+    assert shown == ("forked completed into again\nstart it: await start(storage, 'again')\n")
+    assert (store / "again.jsonl").exists()
+
+
+@pytest.mark.parametrize("columns", [40, 160])
+def test_the_width_is_the_terminal_s(url: str, columns: int) -> None:
+    """Rows would be broken by the terminal itself, and frames with them."""
+    shown = text_of(run_on_terminal("--storage", url, "status", "suspended", columns=columns))
+    assert {len(line) for line in shown.splitlines()} == {columns}
+
+
+def test_colours_are_for_terminals_that_want_them(url: str) -> None:
+    """NO_COLOR would be ignored; or a terminal that shows colours would be shown none."""
+    wanted = environment(TERM="xterm-256color")
+    unwanted = environment(TERM="xterm-256color", NO_COLOR="1")
+    dumb = environment(TERM="dumb")
+    call = ("--storage", url, "status", "failed")
+    assert COLOUR.search(run_on_terminal(*call, env=wanted).out)
+    assert not COLOUR.search(run_on_terminal(*call, env=unwanted).out)
+    assert b"\x1b" not in run_on_terminal(*call, env=dumb).out
+
+
+@pytest.mark.parametrize("missing", ["rich", "aiofiles"])
+def test_without_its_extra_a_terminal_gets_json_and_a_note(
+    url: str, tmp_path: Path, missing: str
+) -> None:
+    """The command without its extra would be a traceback, or silent about what it misses."""
+    (tmp_path / f"{missing}.py").write_text(
+        f"raise ModuleNotFoundError(name={missing!r})", encoding="utf-8"
+    )
+    env = environment(TERM="xterm-256color")
+    env["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{env['PYTHONPATH']}"
+    assert run_on_terminal("--storage", url, "dump", "completed", env=env) == Outcome(
+        0,
+        COMPLETED.replace("\n", "\r\n").encode(),
+        f"kassette: {missing} is missing, so this is JSON; pip install 'kassette[cli]'\n".encode(),
+    )
+
+
+@pytest.mark.parametrize("verb", ["status", "dump"])
+def test_progress_is_shown_for_what_takes_longer_than_a_moment(
+    store: Path, url: str, verb: str
+) -> None:
+    """A slow storage would look like a hang; and what was shown would stay on the screen."""
+    os.mkfifo(store / "slow.jsonl")
+    child = Terminal("--storage", url, verb, "slow", columns=60)
+    with (store / "slow.jsonl").open("wb") as journal:
+        child.read_until(b"reading the journal")
+        journal.write(COMPLETED.encode())
+    outcome = child.close()
+    assert outcome.code == 0
+    after = outcome.out[outcome.out.rindex(b"\x1b[?25h") :]
+    assert b"complete" in after
+    assert b"reading the journal" not in after
+
+
+def test_progress_of_a_list_counts_the_runs(store: Path, url: str) -> None:
+    """A list of many runs would not say how far it has come."""
+    os.mkfifo(store / "slow.jsonl")
+    child = Terminal("--storage", url, "list", columns=60)
+    with (store / "slow.jsonl").open("wb") as journal:
+        before = sorted([*JOURNALS, "slow"]).index("slow")
+        child.read_until(f"{before}/{len(JOURNALS) + 1}".encode())
+        journal.write(COMPLETED.encode())
+    outcome = child.close()
+    assert outcome.code == 0
+    assert DEADLINE.encode() not in outcome.out
+    assert b"reading runs" not in outcome.out[outcome.out.rindex(b"\x1b[?25h") :]
+
+
+@final
+class Display:
+    """What is shown while work goes on; remembers what was asked of it."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.is_shown = anyio.Event()
+
+    def start(self) -> None:
+        self.asked.append("start")
+        self.is_shown.set()
+
+    def stop(self) -> None:
+        self.asked.append("stop")
+
+
+def test_what_is_quick_shows_no_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cursor would flicker on every command."""
+    monkeypatch.setattr(terminal, "MOMENT", 3600)
+    display = Display()
+
+    async def work() -> None:
+        with terminal.AfterAMoment(display):
+            await checkpoint()
+
+    anyio.run(work)
+    assert display.asked == []
+
+
+def test_progress_ends_with_the_work_even_if_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A spinner would spin on over the error that ended the work."""
+    monkeypatch.setattr(terminal, "MOMENT", 0)
+    display = Display()
+
+    async def work() -> None:
+        with pytest.raises(ZeroDivisionError), terminal.AfterAMoment(display):
+            await display.is_shown.wait()
+            raise ZeroDivisionError
+
+    anyio.run(work)
+    assert display.asked == ["start", "stop"]

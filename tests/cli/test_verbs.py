@@ -1,0 +1,82 @@
+"""The verbs on storages other than a directory, in process, under both event loops."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import final
+
+import pytest
+
+from kassette import Entry, InternalError, StartEntry, UsageError
+from kassette_cli import evidence, plain, verbs
+from kassette_io import MemoryStorage, start
+
+pytestmark = pytest.mark.anyio
+
+
+@final
+class Endless:
+    """A storage with more runs than anybody can list, and none that was ever written."""
+
+    def __init__(self) -> None:
+        self.asked_for = 0
+
+    async def append(self, run_id: str, entry: Entry) -> int:
+        raise AssertionError("nothing is written here")
+
+    async def read_all(self, run_id: str) -> list[Entry]:
+        return []
+
+    async def list_runs(self) -> AsyncIterator[str]:
+        while True:
+            self.asked_for += 1
+            yield f"run-{self.asked_for}"
+
+
+async def test_list_stops_asking_at_its_limit() -> None:
+    """`--limit 3` on a bucket with a million runs would page through all of them."""
+    storage = Endless()
+    assert await verbs.list_runs(storage, 3) == ["run-1", "run-2", "run-3"]
+    assert storage.asked_for <= 4
+
+
+async def test_the_verbs_work_on_any_storage() -> None:
+    """The command would know more of LocalStorage than the storage contract says."""
+    storage = MemoryStorage()
+    verbs.check_exists(storage)
+    async with await start(storage, "a", metadata=1) as run:
+        await run.record("s", lambda: 1)
+    forked = await verbs.fork_run(storage, "a", from_step="s", new_run_id="b")
+    assert forked == "b"
+    assert await verbs.list_runs(storage) == ["a", "b"]
+    assert [entry.type for entry in await verbs.read_run(storage, "b")] == ["start", "start"]
+    with pytest.raises(UsageError, match="there is no run 'c'"):
+        await verbs.read_run(storage, "c")
+
+
+async def test_the_session_of_a_fork_is_closed() -> None:
+    """The new run could not be started, because the command that made it still had it."""
+    storage = MemoryStorage()
+    async with await start(storage, "a"):
+        pass
+    await verbs.fork_run(storage, "a", from_offset=0, new_run_id="b")
+    async with await start(storage, "b") as run:
+        assert run.session == 3
+
+
+async def test_summaries_tell_how_far_they_are() -> None:
+    """A progress bar would jump, or never reach the end."""
+    storage = MemoryStorage()
+    for run_id in ("a", "b"):
+        async with await start(storage, run_id) as run:
+            await run.record("s", lambda: 1)
+    told: list[tuple[int, int]] = []
+    found = await evidence.summarise_runs(storage, None, lambda *done: told.append(done))
+    assert [(each.run_id, each.steps) for each in found] == [("a", 1), ("b", 1)]
+    assert told == [(0, 2), (1, 2)]
+
+
+async def test_an_entry_without_an_offset_is_a_bug_of_its_storage() -> None:
+    """A third-party storage that forgets offsets would be dumped with wrong ones."""
+    with pytest.raises(InternalError, match="without its offset"):
+        plain.entry_line(StartEntry(session=1, timestamp="t"))
