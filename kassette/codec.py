@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NoReturn, cast, final
+from typing import Any, NoReturn, assert_never, cast, final
 
 import orjson
 
@@ -78,7 +78,7 @@ def decode_line(line: bytes, offset: int) -> Entry:
     try:
         found = decode_value(line)
     except ValueError as error:
-        _corrupt(offset, f"not JSON ({error})")
+        _corrupt(offset, f"not JSON ({getattr(error, 'msg', error)})")
     if type(found) is not dict:
         _corrupt(offset, "not a JSON object")
     members = cast("dict[str, Any]", found)
@@ -138,6 +138,8 @@ def encode_entry(entry: Entry, offset: int) -> bytes:
             _put(members, reason=entry.reason)
         case CompleteEntry():
             pass
+        case _:
+            assert_never(entry)
     try:
         return orjson.dumps(members, option=orjson.OPT_APPEND_NEWLINE)
     except orjson.JSONEncodeError:

@@ -231,7 +231,7 @@ class JournalCorruptionError(KassetteError, Exception):
         journal = "journal" if self.run_id is None else f"journal of run {self.run_id!r}"
         return (
             f"{journal}, line {self.line}: {self.args[0]}. Nothing was changed; "
-            "restore the journal from a copy, or fork the run before this line"
+            "restore the journal from a copy, or copy the lines before this one into a new run's"
         )
 
 

@@ -275,6 +275,14 @@ class Machine:
     def _appended(self, command: Appended, now: datetime) -> list[Effect]:
         entry = command.entry
         match self._state:
+            case State.OPENING if command.offset < self._recorded.count:
+                self._lost_to = StorageError(
+                    f"the journal of run {self.run_id!r} was deleted or replaced while it was "
+                    "opened. Restore it, or delete what is there now and start anew",
+                    run_id=self.run_id,
+                )
+                self._go(command, State.LOST)
+                return [Release(), Raise(self._lost_to)]
             case State.OPENING if command.offset != self._recorded.count:
                 self._go(command, State.RELOADING)
                 return [Reload()]
@@ -479,11 +487,11 @@ class Machine:
     # --- closing ---------------------------------------------------------------------------
 
     def _complete(self, command: Complete, now: datetime) -> list[Effect]:
+        entry = CompleteEntry(session=self._session, timestamp=format_timestamp(now))
         self._go(command, State.CLOSING)
-        return [Append(CompleteEntry(session=self._session, timestamp=format_timestamp(now)))]
+        return [Append(entry)]
 
     def _fail(self, command: Fail, now: datetime) -> list[Effect]:
-        self._go(command, State.CLOSING)
         entry = ErrorEntry(
             session=self._session,
             timestamp=format_timestamp(now),
@@ -491,6 +499,7 @@ class Machine:
             name=None if command.name is None else writable_text(command.name),
             stack=None if command.stack is None else writable_text(command.stack),
         )
+        self._go(command, State.CLOSING)
         return [Append(entry)]
 
     def _close(self, command: Close, now: datetime) -> list[Effect]:

@@ -71,7 +71,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[type[Command], frozenset[State]]]] = M
             Close: _to(_S.CLOSED),
         },
         _S.OPENING: {
-            Appended: _to(*_OPENED, _S.RELOADING),
+            Appended: _to(*_OPENED, _S.RELOADING, _S.LOST),
             AppendFailed: _to(_S.LOST),
             Close: _to(_S.CLOSED),
         },

@@ -35,10 +35,18 @@ def encode_value(value: object, what: str = "value") -> bytes:
         if orjson.loads(raw) == value:
             return raw
     except (orjson.JSONEncodeError, orjson.JSONDecodeError, RecursionError) as error:
-        _check(value, what, ())
+        _explain(value, what)
         raise UsageError(f"{what} cannot be written as JSON: {error}") from error
-    _check(value, what, ())
+    _explain(value, what)
     return raw
+
+
+def _explain(value: object, what: str) -> None:
+    """Name the part of ``value`` that JSON cannot hold, if there is one."""
+    try:
+        _check(value, what, ())
+    except RecursionError as error:
+        raise UsageError(f"{what} is nested too deeply for the stack at hand") from error
 
 
 def decode_value(raw: bytes) -> Any:

@@ -210,8 +210,10 @@ class LocalJournal:
     def _learn(self, known: Known | None) -> None:
         """Read the journal's end from where ``known`` leaves off, and cut off a torn line."""
         found = os.fstat(self._fd)
-        if known is None or known.inode != found.st_ino or known.size > found.st_size:
+        if known is None:
             known = Known(Tail(), 0, found.st_ino)
+        elif known.size and (known.inode != found.st_ino or known.size > found.st_size):
+            raise FileNotFoundError(ENOENT, "it was deleted or replaced since it was read")
         if known.size < found.st_size:
             data, _ = _read_from(self._path, known.size)
             try:

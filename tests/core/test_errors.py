@@ -40,7 +40,7 @@ from kassette import (
     is_precondition_failed_error,
     is_suspend_error,
 )
-from kassette.errors import with_run_id
+from kassette.errors import naming_run, with_run_id
 
 from .driving import RUN, Session, complete, journal, later, opened, start, step, suspend
 
@@ -296,3 +296,15 @@ def test_one_except_catches_every_kassette_throw() -> None:
     for command in (Record("#"), WaitForEvent("ok"), Resume("ok", 1), Start()):
         with pytest.raises(KassetteError):
             opened().do(command)
+
+
+def test_naming_run_names_the_run_on_errors_that_have_none() -> None:
+    """An error raised below the layer that knows the run would not say which run it is about."""
+    with pytest.raises(UsageError) as caught, naming_run("run-1"):
+        raise UsageError("no")
+    assert caught.value.run_id == "run-1"
+    with pytest.raises(UsageError) as caught, naming_run("run-1"):
+        raise UsageError("no", run_id="another")
+    assert caught.value.run_id == "another"
+    with naming_run("run-1"):
+        pass

@@ -292,3 +292,16 @@ def test_d4_recovery_by_resume_replays_before_it_goes_on() -> None:
     assert (session.step("llm"), session.wait("ok"), session.step("next", 3)) == (1, 2, 3)
     assert session.ran == ["next"]
     assert session.machine.handle(Close(), now=NOW) == [Release()]
+
+
+def test_d4_a_start_that_lands_before_what_was_read_loses_the_session() -> None:
+    """A journal that was deleted while it was opened would quietly be begun anew."""
+    session = Session(journal(start(), step("llm", 1)))
+    (append,) = session.tell(Start(writer="me"))
+    assert isinstance(append, Append)
+    effects = session.tell(Appended(append.entry, 0))
+    assert isinstance(effects[1], Raise)
+    assert effects[0] == Release()
+    assert isinstance(effects[1].error, StorageError)
+    assert effects[1].error.run_id == "run-1"
+    assert (session.machine.state, session.machine.lost_to) == (State.LOST, effects[1].error)

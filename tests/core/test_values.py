@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import inspect
+import sys
 from collections import OrderedDict, defaultdict, namedtuple
 from datetime import date, datetime
 from decimal import Decimal
@@ -382,3 +384,18 @@ def test_writable_text_changes_only_what_utf8_cannot_write() -> None:
     """An error message would be lost, or mangled without need."""
     assert writable_text("plain ü 🙂\n") == "plain ü 🙂\n"
     assert writable_text("a\ud83d\udfff") == "a\\ud83d\\udfff"
+
+
+def test_d3_a_value_too_deep_for_the_stack_at_hand_is_refused_not_a_crash() -> None:
+    """A legal result at the bottom of a deep stack would raise what nobody is prepared for."""
+    value: object = (float("nan"),)
+    for _ in range(200):
+        value = [value]
+
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 120)
+    try:
+        with pytest.raises(UsageError, match="stack at hand"):
+            encode_value(value, "v")
+    finally:
+        sys.setrecursionlimit(limit)
