@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from errno import ENOENT, ENOSPC
+from errno import ENOENT, ENOSPC, ENOTDIR
 from typing import cast, final
 
 from kassette import (
@@ -44,11 +44,19 @@ Outcome = int | BaseException
 
 @final
 class Known(Immutable):
-    """What is known of a journal file: its end, the bytes of its whole lines, which file it is."""
+    """What is known of a journal file.
+
+    ``tail`` is its end, ``size`` the bytes of its whole lines, ``inode`` which file it is, and
+    ``ending`` the last bytes of those lines, by which a file that was copied over it is told.
+    """
 
     tail: Tail
     size: int
     inode: int
+    ending: bytes
+
+
+_ENDING = 128
 
 
 @final
@@ -79,7 +87,8 @@ class LocalJournal:
             journal = decode_journal(data)
         except JournalCorruptionError as error:
             raise with_run_id(error, self.run_id) from error.__cause__
-        return journal.entries, Known(Tail.of(journal.entries), journal.whole, inode)
+        ending = data[max(journal.whole - _ENDING, 0) : journal.whole]
+        return journal.entries, Known(Tail.of(journal.entries), journal.whole, inode, ending)
 
     # --- writing ---------------------------------------------------------------------------
 
@@ -96,18 +105,21 @@ class LocalJournal:
 
     def _append(self, entries: list[Entry], known: Known | None) -> list[Outcome]:
         opening = self._lock is None
+        first = entries[0]
+        if opening and not isinstance(first, StartEntry):
+            return [self._not_open(entry) for entry in entries]
         if not opening and all(isinstance(entry, StartEntry) for entry in entries):
             return [self._open_here() for _ in entries]
         try:
             if opening:
-                self._open(entries[0], entries[0].session, known)
+                self._open(first.session, known)
             elif not self._undisturbed():
-                self._take_up_again(entries[0])
+                self._take_up_again()
         except KassetteError as error:
             return [error] * len(entries)
         outcomes = self._write_allowed(entries, opening=opening)
-        opened = isinstance(entries[0], StartEntry) and isinstance(outcomes[0], int)
-        if self._lock is not None and ((opening and not opened) or self._over()):
+        refused = opening and not isinstance(outcomes[0], int)
+        if self._lock is not None and (refused or self._over()):
             self.release()
         return outcomes
 
@@ -128,10 +140,11 @@ class LocalJournal:
             finally:
                 os.close(fd)
             os.rename(temporary, self._path)
-            self._sync_directory()
+            _sync_directory(self._directory)
             self._fd = self._open_file()
             self._lock, self.session = lock, session
-            self._known = Known(Tail.of(entries), len(data), os.fstat(self._fd).st_ino)
+            inode = os.fstat(self._fd).st_ino
+            self._known = Known(Tail.of(entries), len(data), inode, data[-_ENDING:])
         except BaseException as error:
             with suppress(OSError):
                 os.unlink(temporary)
@@ -151,27 +164,21 @@ class LocalJournal:
                     os.unlink(self._path)
             with suppress(OSError):
                 os.close(fd)
-        with suppress(OSError):
-            if lock is not None:
-                lock.release()
+        if lock is not None:
+            lock.release()
 
     def forget(self) -> None:
-        """Close a forked child's copies; the session goes on in the parent."""
+        """Close a forked child's copy of the journal; the session goes on in the parent."""
         with suppress(OSError):
             if self._fd >= 0:
                 os.close(self._fd)
-        with suppress(OSError):
-            if self._lock is not None:
-                self._lock.forget()
 
-    def _open(self, first: Entry, session: int, known: Known | None) -> None:
-        """Take the lock for ``session``, to append ``first``, and learn the journal's end."""
+    def _open(self, session: int, known: Known | None) -> None:
+        """Take the lock for ``session`` and learn the journal's end."""
         self._make_directory()
-        self._lock = self._take_lock(first)
+        self._lock = RunLock.take(self._lock_path, run_id=self.run_id, session=session)
         self.session = session
         try:
-            if not isinstance(first, StartEntry) and not os.path.exists(self._path):
-                check_append(Tail(), first, run_id=self.run_id)
             self._fd = self._open_file()
             self._learn(known)
         except OSError as error:
@@ -181,7 +188,7 @@ class LocalJournal:
             self.release()
             raise
 
-    def _take_up_again(self, first: Entry) -> None:
+    def _take_up_again(self) -> None:
         """The lock file is gone, or the journal is not as we left it: find out who may go on."""
         try:
             if not os.path.samestat(os.stat(self._path), os.fstat(self._fd)):
@@ -189,30 +196,40 @@ class LocalJournal:
             if self._lock_is_held():
                 self._learn(None)
             else:
-                session = cast("int", self.session)
-                self.release()
-                self._open(first, session, None)
+                self._lock_again()
         except OSError as error:
             self.release()
             raise self._failure("go on with", error) from error
 
-    def _take_lock(self, first: Entry) -> RunLock:
+    def _lock_again(self) -> None:
+        session = cast("int", self.session)
+        self.release()
         try:
-            return RunLock.take(self._lock_path, run_id=self.run_id, session=first.session)
+            self._open(session, None)
         except WriteContentionError:
-            if isinstance(first, StartEntry):
-                raise
-            tail = Tail.of(self.read()[0])
-            if tail.session > first.session:
-                raise FencedError(first.session, tail.session, run_id=self.run_id) from None
+            newest = Tail.of(self.read()[0]).session
+            if newest > session:
+                raise FencedError(session, newest, run_id=self.run_id) from None
             raise
+
+    def _not_open(self, entry: Entry) -> KassetteError:
+        """Say why an entry of a session that holds no lock is refused."""
+        try:
+            check_append(Tail.of(self.read()[0]), entry, run_id=self.run_id)
+        except KassetteError as error:
+            return error
+        return WriteContentionError(
+            f"session {entry.session} of run {self.run_id!r} is not open in this storage (any "
+            "more). Start the run again, it goes on from its journal",
+            run_id=self.run_id,
+        )
 
     def _learn(self, known: Known | None) -> None:
         """Read the journal's end from where ``known`` leaves off, and cut off a torn line."""
         found = os.fstat(self._fd)
         if known is None:
-            known = Known(Tail(), 0, found.st_ino)
-        elif known.size and (known.inode != found.st_ino or known.size > found.st_size):
+            known = Known(Tail(), 0, found.st_ino, b"")
+        elif known.size and not self._goes_on_from(known, found):
             raise FileNotFoundError(ENOENT, "it was deleted or replaced since it was read")
         if known.size < found.st_size:
             data, _ = _read_from(self._path, known.size)
@@ -223,10 +240,17 @@ class LocalJournal:
             tail = known.tail
             for entry in journal.entries:
                 tail = tail.then(entry)
-            known = Known(tail, known.size + journal.whole, found.st_ino)
+            ending = (known.ending + data[: journal.whole])[-_ENDING:]
+            known = Known(tail, known.size + journal.whole, found.st_ino, ending)
             if journal.whole < len(data):
                 os.ftruncate(self._fd, known.size)
         self._known = known
+
+    def _goes_on_from(self, known: Known, found: os.stat_result) -> bool:
+        if known.inode != found.st_ino or known.size > found.st_size:
+            return False
+        length = len(known.ending)
+        return os.pread(self._fd, length, known.size - length) == known.ending
 
     def _write_allowed(self, entries: list[Entry], *, opening: bool) -> list[Outcome]:
         known = self._known
@@ -252,7 +276,8 @@ class LocalJournal:
         failure = self._write(data, known.size, created=known.tail.count == 0)
         if failure is not None:
             return [failure if isinstance(each, int) else each for each in outcomes]
-        self._known = Known(tail, known.size + len(data), known.inode)
+        ending = data[-_ENDING:]
+        self._known = Known(tail, known.size + len(data), known.inode, ending)
         return outcomes
 
     def _write(self, data: bytes, size: int, *, created: bool) -> StorageError | None:
@@ -263,7 +288,7 @@ class LocalJournal:
         try:
             os.fsync(self._fd)
             if created:
-                self._sync_directory()
+                _sync_directory(self._directory)
         except OSError as error:
             with suppress(OSError):
                 os.ftruncate(self._fd, size)
@@ -311,19 +336,21 @@ class LocalJournal:
         return os.open(self._path, flags, 0o644)
 
     def _make_directory(self) -> None:
-        if os.path.isdir(self._directory):
-            return
+        """Make the directory and those above it; each is named durably in its parent."""
+        missing: list[str] = []
+        directory = self._directory
+        while not os.path.isdir(directory) and directory not in missing:
+            missing.append(directory)
+            directory = os.path.dirname(directory)
         try:
-            os.makedirs(self._directory, exist_ok=True)
+            for each in reversed(missing):
+                with suppress(FileExistsError):
+                    os.mkdir(each)
+                _sync_directory(os.path.dirname(each))
+            if missing and not os.path.isdir(self._directory):
+                raise NotADirectoryError(ENOTDIR, os.strerror(ENOTDIR), self._directory)
         except OSError as error:
             raise self._failure("create the directory of", error) from error
-
-    def _sync_directory(self) -> None:
-        fd = os.open(self._directory, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
 
     def _failure(self, verb: str, error: OSError, *, rolled_back: bool = False) -> StorageError:
         remains = (
@@ -345,6 +372,14 @@ def _read_from(path: str, position: int) -> tuple[bytes, int]:
         if position:
             file.seek(position)
         return file.readall(), os.fstat(file.fileno()).st_ino
+
+
+def _sync_directory(directory: str) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _write_whole(fd: int, data: bytes) -> None:

@@ -7,13 +7,15 @@ Rules:
 - A lock counts only on the file that the path names. Whoever gets the flock looks whether the path
   still names the same file, and begins anew if not; the holder removes the file before it lets go.
 - The file says in JSON who holds it. That is for people; no decision reads it.
-- A forked child inherits the descriptor and with it the lock, so it must close it at once.
+- A forked child inherits the descriptor and with it the lock, so it closes it at once. No fork
+  happens between taking a descriptor and knowing of it.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import threading
 from contextlib import suppress
 from typing import final
 
@@ -41,41 +43,77 @@ class RunLock:
         cannot be made.
         """
         while True:
-            fd = _open(path, run_id)
+            with _GUARD:
+                fd = _open(path, run_id)
+                _DESCRIPTORS.add(fd)
+                refused = _try_flock(fd)
+            holder = ""
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if _names(path, fd):
+                if refused is None and _names(path, fd):
                     _sign(fd, run_id, session)
                     return cls(path, fd)
-            except BlockingIOError:
                 holder = _read_holder(fd)
-                os.close(fd)
+            except OSError as error:
+                refused = error
+            _close(fd)
+            if isinstance(refused, BlockingIOError):
                 raise WriteContentionError(
                     f"run {run_id!r} is open in another session ({holder}). "
                     "Wait for it to end, or stop it",
                     run_id=run_id,
-                ) from None
-            except OSError as error:
-                os.close(fd)
+                )
+            if refused is not None:
                 raise StorageError(
-                    f"cannot lock {path}: {error.strerror}", run_id=run_id
-                ) from error
-            os.close(fd)
+                    f"cannot lock {path}: {refused.strerror}", run_id=run_id
+                ) from refused
 
     def is_held(self) -> bool:
         """Tell whether the path still names the locked file; somebody may have removed it."""
         return _names(self._path, self._fd)
 
     def release(self) -> None:
-        """Remove the file and let go."""
-        if self.is_held():
-            with suppress(FileNotFoundError):
+        """Remove the file and let go; a file that cannot be removed is nobody's."""
+        with suppress(OSError):
+            if self.is_held():
                 os.unlink(self._path)
-        os.close(self._fd)
+        _close(self._fd)
 
-    def forget(self) -> None:
-        """Close a forked child's copy, which leaves the parent's lock as it is."""
-        os.close(self._fd)
+
+_GUARD = threading.Lock()
+"""Held while a descriptor is taken or closed, and across every fork."""
+
+_DESCRIPTORS: set[int] = set()
+"""The descriptors that a forked child must close."""
+
+
+def _try_flock(fd: int) -> OSError | None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error
+    return None
+
+
+def _close(fd: int) -> None:
+    with _GUARD:
+        if fd in _DESCRIPTORS:
+            _DESCRIPTORS.discard(fd)
+            os.close(fd)
+
+
+def _after_fork_in_child() -> None:
+    for fd in _DESCRIPTORS:
+        with suppress(OSError):
+            os.close(fd)
+    _DESCRIPTORS.clear()
+    _GUARD.release()
+
+
+os.register_at_fork(
+    before=_GUARD.acquire,
+    after_in_parent=_GUARD.release,
+    after_in_child=_after_fork_in_child,
+)
 
 
 def _open(path: str, run_id: str) -> int:

@@ -19,9 +19,7 @@ async def perform(post: Callable[[Job], None], request: object) -> Any:
     """Hand ``request`` over with ``post`` and give what comes of it, waiting to the end (D2)."""
     loop = _running_loop()
     job = Job(request, loop, loop.current_waker())
-    loop.prepare(job)
-    post(job)
-    await loop.wait(job)
+    await loop.carry_out(post, job)
     return job.outcome()
 
 

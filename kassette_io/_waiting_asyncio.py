@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 from anyio import CancelScope, lowlevel
 
@@ -22,23 +23,33 @@ def deliver(waker: asyncio.AbstractEventLoop, jobs: Sequence[Job]) -> None:
 
 
 def spawn(function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
-    """Run ``function`` in a task of its own."""
+    """Run ``function`` in a task of its own; one that is cancelled before it began begins anew."""
     task = asyncio.get_running_loop().create_task(function(*args))
     _TASKS.add(task)
-    task.add_done_callback(_TASKS.discard)
+    task.add_done_callback(partial(_ended, function, args))
+
+
+def _ended(
+    function: Callable[..., Coroutine[Any, Any, None]],
+    args: tuple[Any, ...],
+    task: asyncio.Task[None],
+) -> None:
+    _TASKS.discard(task)
+    if task.cancelled():
+        spawn(function, *args)
 
 
 _TASKS: set[asyncio.Task[None]] = set()
 """The loop itself refers to its tasks only weakly."""
 
 
-def prepare(job: Job) -> None:
-    """Make the future to wake."""
-    job.task = asyncio.get_running_loop().create_future()
+async def carry_out(post: Callable[[Job], None], job: Job) -> None:
+    """Hand the job over and wait until it is delivered.
 
-
-async def wait(job: Job) -> None:
-    """Wait until the job is delivered; a cancellation that arrives meanwhile is asked for again."""
+    A cancellation that arrives meanwhile is asked for again afterwards.
+    """
+    _prepare(job)
+    post(job)
     try:
         await job.task
     except asyncio.CancelledError as error:
@@ -47,12 +58,16 @@ async def wait(job: Job) -> None:
         return
     with CancelScope(shield=True):
         while not job.delivered:
-            prepare(job)
+            _prepare(job)
             try:
                 await job.task
             except asyncio.CancelledError as error:
                 cancelled = error
     _ask_again(cancelled)
+
+
+def _prepare(job: Job) -> None:
+    job.task = asyncio.get_running_loop().create_future()
 
 
 async def checkpoint_if_cancelled() -> None:
@@ -64,11 +79,17 @@ async def checkpoint_if_cancelled() -> None:
 
 
 def _ask_again(cancelled: asyncio.CancelledError) -> None:
-    """Cancel the task once more, keeping the count that timeouts and task groups go by."""
+    """Cancel the task once more, keeping the count that timeouts and task groups go by.
+
+    A scope of anyio asks again by itself, as long as the task is inside it.
+    """
     task = asyncio.current_task()
-    if task is not None:
+    if task is not None and not str(*cancelled.args[:1]).startswith(_BY_ANYIO):
         task.uncancel()
         task.cancel(*cancelled.args[:1])
+
+
+_BY_ANYIO: Final = ("Cancelled by cancel scope ", "Cancelled via cancel scope ")
 
 
 def _wake(jobs: Sequence[Job]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
+from contextvars import copy_context
 from typing import Any
 
 import trio  # noqa: TID253 - this module is loaded only where trio runs
@@ -23,16 +24,17 @@ def deliver(waker: trio.lowlevel.TrioToken, jobs: Sequence[Job]) -> None:
 
 def spawn(function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
     """Run ``function`` in a task of its own."""
-    trio.lowlevel.spawn_system_task(function, *args)
+    trio.lowlevel.spawn_system_task(function, *args, context=copy_context())
 
 
-def prepare(job: Job) -> None:
-    """Name the task to wake."""
+@trio.lowlevel.enable_ki_protection
+async def carry_out(post: Callable[[Job], None], job: Job) -> None:
+    """Hand the job over and wait until it is delivered; a cancellation waits with us.
+
+    So does Ctrl-C, which would otherwise leave a task behind that is to be woken and does not wait.
+    """
     job.task = trio.lowlevel.current_task()
-
-
-async def wait(job: Job) -> None:
-    """Wait until the job is delivered; a cancellation waits with us."""
+    post(job)
     await trio.lowlevel.wait_task_rescheduled(_cannot_be_aborted)
 
 

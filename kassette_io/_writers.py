@@ -17,6 +17,8 @@ import threading
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol, cast, final
 
+from kassette import StorageError
+
 MAX_THREADS = 8
 IDLE_SECONDS = 5.0
 
@@ -29,12 +31,8 @@ class EventLoop(Protocol):
         """Give what wakes the running loop from another thread."""
         ...
 
-    def prepare(self, job: Job) -> None:
-        """Name the calling task as the one to wake."""
-        ...
-
-    async def wait(self, job: Job) -> None:
-        """Wait until the job is delivered, whatever is cancelled meanwhile."""
+    async def carry_out(self, post: Callable[[Job], None], job: Job) -> None:
+        """Hand ``job`` over and wait until it is delivered, whatever is cancelled meanwhile."""
         ...
 
     async def checkpoint_if_cancelled(self) -> None:
@@ -104,7 +102,8 @@ class Writers:
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
-        self._ready: queue.SimpleQueue[Mailbox] = queue.SimpleQueue()
+        self._ready: queue.SimpleQueue[Mailbox | None] = queue.SimpleQueue()
+        self._deferred: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._threads = 0
         self._idle = 0
         self._queued = 0
@@ -112,22 +111,52 @@ class Writers:
     def post(self, mailbox: Mailbox, job: Job) -> None:
         """Put ``job`` into ``mailbox`` and see that a thread serves it."""
         with self._lock:
-            mailbox.jobs.append(job)
-            if mailbox.busy:
-                return
-            mailbox.busy = True
-            spawn = self._enqueue(mailbox)
-        if spawn:
-            threading.Thread(target=self._work, name="kassette-writer", daemon=True).start()
+            self._put(mailbox, job)
 
-    def _enqueue(self, mailbox: Mailbox) -> bool:
-        """Queue a mailbox, under the lock; True if that takes a thread more."""
+    def try_post(self, mailbox: Mailbox, job: Job) -> bool:
+        """Do as ``post`` unless that would wait, as a finalizer under this lock would for ever."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            self._put(mailbox, job)
+        finally:
+            self._lock.release()
+        return True
+
+    def _put(self, mailbox: Mailbox, job: Job) -> None:
+        mailbox.jobs.append(job)
+        if mailbox.busy:
+            return
         self._queued += 1
         self._ready.put(mailbox)
-        if self._queued <= self._idle or self._threads == MAX_THREADS:
-            return False
+        mailbox.busy = True
+        if self._queued > self._idle and self._threads < MAX_THREADS:
+            self._spawn(mailbox, job)
+
+    def _spawn(self, mailbox: Mailbox, job: Job) -> None:
+        thread = threading.Thread(target=self._work, name="kassette-writer", daemon=True)
         self._threads += 1
-        return True
+        try:
+            thread.start()
+        except RuntimeError as error:
+            self._threads -= 1
+            if self._threads == 0:
+                self._queued -= 1
+                self._ready = queue.SimpleQueue()
+                mailbox.busy = False
+                mailbox.jobs.remove(job)
+                raise StorageError(
+                    f"the system gives no thread to write with: {error}", rolled_back=True
+                ) from error
+
+    def post_later(self, post: Callable[[], None]) -> None:
+        """Have ``post`` called in a writer thread, with no lock held.
+
+        For finalizers, which the garbage collector may run in the middle of anything, under any
+        lock: this takes none.
+        """
+        self._deferred.put(post)
+        self._ready.put(None)
 
     def _work(self) -> None:
         while (mailbox := self._take()) is not None:
@@ -143,18 +172,23 @@ class Writers:
             del jobs, mailbox
 
     def _take(self) -> Mailbox | None:
-        """Wait for a mailbox; None after an idle while. Never waits under the lock."""
+        """Wait for a mailbox; None after an idle while. Never waits under the lock.
+
+        The last thread stays, for what finalizers defer.
+        """
         with self._lock:
             self._idle += 1
         while True:
             try:
-                mailbox = self._ready.get(timeout=IDLE_SECONDS)
+                mailbox = self._ready.get(timeout=None if self._threads == 1 else IDLE_SECONDS)
             except queue.Empty:
                 mailbox = None
+            while not self._deferred.empty():
+                self._deferred.get()()
             with self._lock:
                 if mailbox is not None:
                     self._queued -= 1
-                elif self._queued:
+                elif self._queued or self._threads == 1:
                     continue
                 else:
                     self._threads -= 1

@@ -24,6 +24,7 @@ from kassette import (
     format_timestamp,
     parse_timestamp,
 )
+from kassette.errors import naming_run
 from kassette.naming import check_event_name
 from kassette.timestamps import after
 from kassette_io import _clock
@@ -121,7 +122,8 @@ class Context:
 
         Raises UsageError for a number that is no duration.
         """
-        wake = after(_clock.now(), seconds)
+        with naming_run(self.run_id):
+            wake = after(_clock.now(), seconds)
         name = f"delay:{round(seconds * 1000)}ms"
         recorded = await self.step(name, format_timestamp, wake)
         remaining = (_instant(recorded) - _clock.now()).total_seconds()

@@ -98,8 +98,8 @@ async def fork(
     run = Run(Machine.opened(new_run_id, entries), sessions)
     try:
         await checkpoint_if_cancelled()
-    except BaseException:
-        await run.aclose()
+    except BaseException as error:
+        await run.close_after(error)
         raise
     return run
 

@@ -94,13 +94,26 @@ class LocalStorage:
 
     async def release(self, run_id: str, session: int) -> None:
         """See ``SessionStorage.release``."""
-        if run_id in self._open:
-            await perform(partial(self._post, run_id), _Release(session))
+        found = self._open.get(run_id)
+        if found is not None:
+            try:
+                await perform(partial(self._post, run_id), _Release(session))
+            except StorageError:  # no thread to do it in, so nobody else is at the journal
+                _answer(found[0], _Release(session))
 
     def abandon(self, run_id: str, session: int) -> None:
         """See ``SessionStorage.abandon``."""
-        if run_id in self._open:
-            self._post(run_id, Job(_Release(session)))
+        found = self._open.get(run_id)
+        if found is None:
+            return
+        job = Job(_Release(session))
+        if self._lock.acquire(blocking=False):
+            try:
+                if WRITERS.try_post(found[1], job):
+                    return
+            finally:
+                self._lock.release()
+        WRITERS.post_later(partial(self._post, run_id, job))
 
     async def aclose(self) -> None:
         """End every session that is still open, as a crash would: nothing is appended."""

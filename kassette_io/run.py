@@ -11,9 +11,9 @@ Rules for every await here:
 from __future__ import annotations
 
 import inspect
+import sys
 import warnings
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, cast, final, overload
 
@@ -232,11 +232,10 @@ class Run:
                 with naming_run(self.run_id):
                     result = typed.to_plain(result, f"the result of step {step_id!r}")
             effects = self._handle(StepSucceeded(step_id, result))
-        except BaseException:
-            await self._report(StepFailed(step_id))
+        except BaseException as error:
+            await self._report_failure(StepFailed(step_id), error)
             raise
-        entry = cast("StepEntry", await self._perform(effects))
-        await checkpoint_if_cancelled()
+        entry = cast("StepEntry", await self._do(effects))
         return self._value_of(entry, typed)
 
     def _value_of(self, entry: StepEntry, typed: TypedValue[Any] | None) -> Any:
@@ -268,11 +267,7 @@ class Run:
     ) -> Any:
         """Do as ``wait_for_event`` on branch ``path``."""
         effects = self._handle(WaitForEvent(name, timeout, reason, path))
-        try:
-            resume = cast("ResumeEntry", await self._perform(effects))
-        except SuspendError:
-            await drop_pending_cancellation()
-            raise
+        resume = cast("ResumeEntry", await self._do(effects))
         if typed is None:
             return resume.value
         with naming_run(self.run_id):
@@ -312,8 +307,7 @@ class Run:
 
     async def _end(self, command: Complete | Fail) -> None:
         await checkpoint_if_cancelled()
-        await self._perform(self._handle(command))
-        await checkpoint_if_cancelled()
+        await self._do(self._handle(command))
 
     async def aclose(self) -> None:
         """Close the session without ending the run, which stays as its journal says.
@@ -343,29 +337,35 @@ class Run:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.aclose()
+        await self.close_after(exc)
+
+    async def close_after(self, error: BaseException | None) -> None:
+        """Close the session because of ``error``; a coroutine that is being closed cannot wait."""
+        if isinstance(error, GeneratorExit):
+            self._let_go(Close())
+        else:
+            await self.aclose()
 
     def __del__(self) -> None:
-        if not self._machine.ended and self._machine.state is not State.NEW:
-            with suppress(RuntimeError):
-                self._storage.abandon(self.run_id, self._machine.session)
-            warnings.warn(
-                f"{self!r} was never closed; use `async with`, or call complete(), fail() or "
-                "aclose()",
-                ResourceWarning,
-                source=self,
-                stacklevel=2,
-            )
+        if self._machine.ended or self._machine.state is State.NEW:
+            return
+        if not sys.is_finalizing():  # a process that ends gives up its locks by itself
+            self._storage.abandon(self.run_id, self._machine.session)
+        warnings.warn(
+            f"{self!r} was never closed; use `async with`, or call complete(), fail() or aclose()",
+            ResourceWarning,
+            source=self,
+            stacklevel=2,
+        )
 
     # --- the driver ------------------------------------------------------------------------
 
     async def open(self, command: Start | Resume) -> None:
         """Open the session; what is held is released if that fails or is cancelled."""
         try:
-            await self._perform(self._handle(command))
-            await checkpoint_if_cancelled()
-        except BaseException:
-            await self.aclose()
+            await self._do(self._handle(command))
+        except BaseException as error:
+            await self.close_after(error)
             raise
 
     def _handle(self, command: Command) -> list[Effect]:
@@ -374,9 +374,41 @@ class Run:
     async def _report(self, command: Command) -> None:
         """Tell the machine, and do what it answers even while being cancelled."""
         effects = self._handle(command)
-        if effects:
+        if not effects:
+            return
+        try:
             with CancelScope(shield=True):
                 await self._perform(effects)
+        except SuspendError:
+            await drop_pending_cancellation()
+            raise
+
+    async def _report_failure(self, command: Command, error: BaseException) -> None:
+        if isinstance(error, GeneratorExit):
+            self._let_go(command)
+        else:
+            await self._report(command)
+
+    def _let_go(self, command: Command) -> None:
+        """Tell the machine, and release without waiting: nobody drives this coroutine any more."""
+        if any(isinstance(effect, Release) for effect in self._handle(command)):
+            self._storage.abandon(self.run_id, self._machine.session)
+
+    async def _do(self, effects: list[Effect]) -> StepEntry | ResumeEntry | None:
+        """Perform ``effects``, then feel a cancellation that waited, inside of what asked for it.
+
+        A suspension goes first: the run has suspended, whoever gave up waiting meanwhile.
+        """
+        try:
+            given = await self._perform(effects)
+        except SuspendError:
+            await drop_pending_cancellation()
+            raise
+        except Exception:
+            await checkpoint_if_cancelled()
+            raise
+        await checkpoint_if_cancelled()
+        return given
 
     async def _perform(self, effects: list[Effect]) -> StepEntry | ResumeEntry | None:
         given: StepEntry | ResumeEntry | None = None
@@ -387,7 +419,7 @@ class Run:
                     try:
                         offset = await self._storage.append(self.run_id, entry)
                     except BaseException as error:
-                        await self._report(AppendFailed(entry, error))
+                        await self._report_failure(AppendFailed(entry, error), error)
                         raise
                     waiting.extend(reversed(self._handle(Appended(entry, offset))))
                 case Return(entry=entry) | Deliver(entry=entry):
@@ -410,7 +442,7 @@ class Run:
             with naming_run(self.run_id):
                 entries = await self._storage.read_all(self.run_id)
         except BaseException as error:
-            await self._report(LoadFailed(error))
+            await self._report_failure(LoadFailed(error), error)
             raise
         return self._handle(Loaded(entries))
 
