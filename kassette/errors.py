@@ -26,7 +26,7 @@ Rule (D1): every ordinary error is also an ``Exception``. ``SuspendError`` is no
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, TypeGuard, TypeVar, cast, final
 
@@ -240,7 +240,7 @@ class InternalError(KassetteError, Exception):
 
 
 @contextmanager
-def naming_run(run_id: str) -> Iterator[None]:
+def naming_run(run_id: str) -> Generator[None]:
     """Name the run on every kassette error that leaves the block without one."""
     try:
         yield

@@ -12,8 +12,6 @@ from anyio import CancelScope, Event, create_task_group, get_cancelled_exc_class
 from kassette_io import (
     Context,
     EventPendingError,
-    Failed,
-    LocalStorage,
     Success,
     Suspended,
     fork,

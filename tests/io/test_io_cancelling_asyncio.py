@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import gc
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kassette_io import Context, Failed, Success, Suspended, start, workflow
-from tests.io.storages import Held, World
+from kassette_io import Context, FencedError, LocalStorage, Success, Suspended, start, workflow
+from tests.io.storages import Held, HeldForeign, World
 from tests.io.stories import RUN, Ledger, journal_steps, journal_types
 
 pytestmark = pytest.mark.anyio
@@ -316,3 +317,201 @@ async def test_d2_a_cancelled_error_of_somebody_elses_is_still_a_cancellation(
     await settled()
     assert await journal_types(world.open()) == ["start"]
     await (await start(world.open(), RUN)).complete()
+
+
+async def test_d2_a_timeout_around_branches_that_suspend_leaves_nothing_behind(
+    held: Held,
+) -> None:
+    """If it fails, a timeout that strikes while the waits of a block are written comes back after
+    its own end, and the caller sees a cancellation that nobody asked for.
+    """
+    timeouts: list[asyncio.Timeout] = []
+    entered = asyncio.Event()
+
+    async def asks(ctx: Context) -> Any:
+        return await ctx.suspend("ok")
+
+    @workflow(storage=held.storage)
+    async def flow(ctx: Context) -> Any:
+        held.arm()
+        try:
+            async with asyncio.timeout(None) as timeout:
+                timeouts.append(timeout)
+                entered.set()
+                return await ctx.parallel({"x": asks})
+        except TimeoutError:
+            return "timed out"
+
+    task = asyncio.create_task(flow.start(run_id=RUN))
+    await entered.wait()
+    await held.begun()
+    timeouts[0].reschedule(0)
+    while not timeouts[0].expired():
+        await asyncio.sleep(0)
+    held.let_go()
+    assert await task == Suspended("ok", RUN)
+    assert await journal_types(held.storage) == ["start", "suspend"]
+
+
+async def test_d2_a_timeout_that_strikes_a_refused_append_leaves_nothing_behind() -> None:
+    """If it fails, a fence or a full disk met under a timeout is followed by a cancellation that
+    nobody asked for.
+    """
+    held = HeldForeign()
+    run = await start(held, RUN)
+    held.arm()
+
+    async def record() -> None:
+        async with asyncio.timeout(None) as timeout:
+            timeouts.append(timeout)
+            await run.record("a", lambda: 1)
+
+    async def call() -> str:
+        try:
+            await record()
+        except (FencedError, TimeoutError) as error:
+            seen.append(type(error))
+        await settled()
+        return "went on"
+
+    timeouts: list[asyncio.Timeout] = []
+    seen: list[type[BaseException]] = []
+    task = asyncio.create_task(call())
+    await held.begun()
+    async with await start(held, RUN):
+        timeouts[0].reschedule(0)
+        while not timeouts[0].expired():
+            await asyncio.sleep(0)
+        held.let_go()
+        assert await task == "went on"
+    assert len(seen) == 1
+    with pytest.raises(FencedError):
+        await run.complete()
+
+
+async def test_d2_a_timeout_that_strikes_while_a_wait_is_written_for_another(
+    held: Held,
+) -> None:
+    """If it fails, a failing step that was the last to hold up a sibling's wait leaves a stray
+    cancellation behind.
+    """
+    timeouts: list[asyncio.Timeout] = []
+    running, suspended = asyncio.Event(), asyncio.Event()
+
+    @workflow(storage=held.storage)
+    async def flow(ctx: Context) -> Any:
+        async def asks() -> None:
+            await running.wait()
+            try:
+                await ctx.suspend("ok")
+            finally:
+                suspended.set()
+
+        async def fails() -> None:
+            running.set()
+            await suspended.wait()
+            held.arm()
+            raise ValueError("no")
+
+        sibling = asyncio.ensure_future(asks())
+        try:
+            async with asyncio.timeout(None) as timeout:
+                timeouts.append(timeout)
+                await ctx.step("a", fails)
+        except (ValueError, TimeoutError):
+            await settled()
+        await asyncio.wait([sibling])
+        await sibling
+
+    task = asyncio.create_task(flow.start(run_id=RUN))
+    await suspended.wait()
+    while not timeouts:
+        await asyncio.sleep(0)
+    await held.begun()
+    timeouts[0].reschedule(0)
+    while not timeouts[0].expired():
+        await asyncio.sleep(0)
+    held.let_go()
+    assert await task == Suspended("ok", RUN)
+    assert await journal_types(held.storage) == ["start", "suspend"]
+
+
+async def test_d2_task_cancel_mid_suspend(held: Held) -> None:
+    """If it fails, a run that was cancelled while its wait was written is neither waiting nor
+    recoverable.
+    """
+    entered = asyncio.Event()
+
+    @workflow(storage=held.storage)
+    async def flow(ctx: Context) -> Any:
+        if not entered.is_set():
+            held.arm()
+            entered.set()
+        return await ctx.suspend("ok")
+
+    task = asyncio.create_task(flow.start(run_id=RUN))
+    await entered.wait()
+    await held.begun()
+    task.cancel()
+    held.let_go()
+    (outcome,) = await asyncio.gather(task, return_exceptions=True)
+    assert isinstance(outcome, asyncio.CancelledError) or outcome == Suspended("ok", RUN)
+    assert await journal_types(held.storage) == ["start", "suspend"]
+    assert await flow.resume(RUN, "ok", 1) == Success(1, RUN)
+
+
+def test_d2_a_task_that_dies_with_its_loop_lets_the_run_go(tmp_path: Path) -> None:
+    """If it fails, a workflow whose event loop was thrown away holds its lock until the process
+    ends.
+    """
+    storage = LocalStorage(tmp_path)
+
+    @workflow(storage=storage)
+    async def flow(ctx: Context) -> None:
+        begun.set()
+        await ctx.step("a", asyncio.Event().wait)
+
+    async def until_begun() -> None:
+        tasks.append(asyncio.ensure_future(flow.start(run_id=RUN)))
+        await begun.wait()
+        await asyncio.sleep(0)
+
+    tasks: list[asyncio.Task[Any]] = []
+    begun = asyncio.Event()
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(until_begun())
+    loop.close()
+    tasks.clear()
+    gc.collect()
+
+    async def again() -> None:
+        async with await start(storage, RUN) as run:
+            assert run.session == 2
+
+    asyncio.run(again())
+
+
+async def test_d2_a_coroutine_that_is_closed_lets_the_run_go(world: World) -> None:
+    """If it fails, closing a workflow's coroutine raises RuntimeError, or leaves the run locked."""
+    begun = asyncio.Event()
+    storage = world.open()
+
+    @workflow(storage=storage)
+    async def flow(ctx: Context) -> None:
+        async def waits() -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+        await ctx.step("a", waits)
+
+    coroutine = flow.start(run_id=RUN)
+    waits_for = coroutine.send(None)
+    while not begun.is_set():
+        if waits_for is not None:
+            waits_for._asyncio_future_blocking = False
+            await asyncio.wait([waits_for])
+        waits_for = coroutine.send(None)
+    coroutine.close()
+    assert await journal_types(storage) == ["start"]
+    async with await start(storage, RUN) as run:
+        assert run.session == 2

@@ -80,9 +80,7 @@ MISUSES: dict[str, Callable[[Run], Awaitable[object]]] = {
 
 
 @pytest.mark.parametrize("misuse", MISUSES.values(), ids=MISUSES)
-async def test_row_usage_error(
-    world: World, misuse: Callable[[Run], Awaitable[object]]
-) -> None:
+async def test_row_usage_error(world: World, misuse: Callable[[Run], Awaitable[object]]) -> None:
     """If it fails, a wrong call is not named as one, writes something, or ends the session."""
     storage = world.open()
     async with await start(storage, RUN) as run:
@@ -205,9 +203,7 @@ async def test_row_run_cancelled_error(world: World, clock: Clock, by: str) -> N
     """If it fails, a wait outlives its deadline, or its end is not in the journal."""
     await suspended(world, timeout=60)
     clock.forward(60)
-    again = (
-        start(world.open(), RUN) if by == "start" else resume(world.open(), RUN, "approval", 1)
-    )
+    again = start(world.open(), RUN) if by == "start" else resume(world.open(), RUN, "approval", 1)
     with pytest.raises(RunCancelledError) as caught:
         await again
     assert (caught.value.reason, caught.value.run_id) == ("suspend_timeout_expired", RUN)

@@ -82,7 +82,11 @@ TYPED: dict[str, tuple[Any, object, object]] = {
     "a model with aliases": (Verdict, Verdict(is_ok=True), {"isOk": True, "score": 0.0}),
     "a list of models": (list[Verdict], [Verdict(is_ok=False)], [{"isOk": False, "score": 0.0}]),
     "models by key": (dict[str, Line | None], {"a": None}, {"a": None}),
-    "a typed dict": (Row, {"day": date(2026, 1, 2), "note": None}, {"day": "2026-01-02", "note": None}),
+    "a typed dict": (
+        Row,
+        {"day": date(2026, 1, 2), "note": None},
+        {"day": "2026-01-02", "note": None},
+    ),
     "an option given": (Optional[date], date(2026, 1, 2), "2026-01-02"),  # noqa: UP045
     "an option left out": (date | None, None, None),
     "a union": (Union[Line, Verdict], Verdict(is_ok=True), {"isOk": True, "score": 0.0}),  # noqa: UP007
@@ -94,9 +98,7 @@ TYPED: dict[str, tuple[Any, object, object]] = {
 }
 
 
-async def both_ways(
-    memory: MemoryStorage, record: Callable[[Run], Any]
-) -> tuple[object, object]:
+async def both_ways(memory: MemoryStorage, record: Callable[[Run], Any]) -> tuple[object, object]:
     """Give what a step returns live, and what it returns on replay."""
     seen = []
     for _ in range(2):
@@ -257,7 +259,13 @@ async def test_d3_plain_annotations_leave_values_alone(memory: MemoryStorage) ->
 
 @pytest.mark.parametrize(
     ("declared", "value"),
-    [(Verdict, {"isOk": "perhaps"}), (Line, 7), (datetime, "soon"), (tuple[int, str], [1]), (Color, 1)],
+    [
+        (Verdict, {"isOk": "perhaps"}),
+        (Line, 7),
+        (datetime, "soon"),
+        (tuple[int, str], [1]),
+        (Color, 1),
+    ],
 )
 async def test_d3_a_result_that_does_not_fit_its_type_is_refused(
     memory: MemoryStorage, declared: Any, value: object
@@ -345,8 +353,6 @@ async def test_d3_on_replay_is_given_the_typed_value(memory: MemoryStorage) -> N
     shown: list[Any] = []
     await both_ways(
         memory,
-        lambda run: run.record(
-            "a", lambda: Loud(n=1), result_type=Loud, on_replay=shown.append
-        ),
+        lambda run: run.record("a", lambda: Loud(n=1), result_type=Loud, on_replay=shown.append),
     )
     assert shown == [Loud(n=1)]

@@ -1,0 +1,84 @@
+"""A disk that fails on demand: stands in for ``os`` in the two modules that touch files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, final
+
+import pytest
+
+WATCHED = {"open", "write", "pwrite", "fsync", "ftruncate", "rename", "unlink", "mkdir"}
+MODULES = ("_local_journal", "_run_lock")
+
+Fault = Callable[..., Any]
+"""Called in place of a call, with the real function first."""
+
+
+def fails(number: int) -> Fault:
+    """Fail without doing anything."""
+
+    def fail(real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+def writes_only(count: int) -> Fault:
+    """Write the first ``count`` bytes and no more, as a disk that has just become full."""
+
+    def write(real: Callable[..., int], fd: int, data: bytes) -> int:
+        return real(fd, data[:count])
+
+    return write
+
+
+def then_fails(number: int) -> Fault:
+    """Do what was asked and fail all the same, as an fsync may."""
+
+    def fail(real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        real(*args, **kwargs)
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+@final
+class Disk:
+    """Notes every call as its name and the base name of its file; fails those that it is told to."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.calls: list[tuple[str, str]] = []
+        self._faults: list[tuple[str, str, Fault]] = []
+        self._paths: dict[int, str] = {}
+        for module in MODULES:
+            patch.setattr(f"kassette_io.{module}.os", self)
+
+    def on(self, name: str, suffix: str, fault: Fault) -> None:
+        """Have the next call of ``name`` on a file that ends in ``suffix`` do ``fault`` instead."""
+        self._faults.append((name, suffix, fault))
+
+    def taken(self) -> list[tuple[str, str]]:
+        """Give the calls since this was last asked."""
+        calls, self.calls = self.calls, []
+        return calls
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(os, name)
+        if name not in WATCHED:
+            return real
+
+        def call(target: int | str, *args: Any, **kwargs: Any) -> Any:
+            path = self._paths[target] if isinstance(target, int) else os.fspath(target)
+            self.calls.append((name, Path(path).name))
+            for fault in self._faults:
+                if fault[0] == name and path.endswith(fault[1]):
+                    self._faults.remove(fault)
+                    return fault[2](real, target, *args, **kwargs)
+            result = real(target, *args, **kwargs)
+            if name == "open":
+                self._paths[result] = path
+            return result
+
+        return call

@@ -1,0 +1,344 @@
+"""D15: what an append costs, and what becomes of it when the disk refuses a single call."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from anyio import create_task_group, to_thread, wait_all_tasks_blocked
+
+from kassette import KassetteError, SessionClosedError, StorageError
+from kassette_io import Context, LocalStorage, Success, fork, start, workflow
+
+from .faults import Disk, Fault, fails, then_fails, writes_only
+from .journals import Journal
+
+pytestmark = pytest.mark.anyio
+
+RUN = "run"
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "journals"
+
+
+@pytest.fixture
+def journal(directory: Path) -> Path:
+    return directory / f"{RUN}.jsonl"
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(monkeypatch)
+
+
+def durable(name: str) -> list[tuple[str, str]]:
+    return [("write", name), ("fsync", name)]
+
+
+async def assert_goes_on(directory: Path, steps: dict[str, Any]) -> None:
+    """A new session finds the lock free, replays exactly ``steps`` and can write."""
+    async with await start(LocalStorage(directory), RUN) as run:
+        for name, value in steps.items():
+            assert await run.record(name, lambda: "again") == value
+        assert await run.record("later", lambda: "later") == "later"
+    found = Journal.read(directory / f"{RUN}.jsonl")
+    found.check_order()
+    assert (found.steps(), found.torn) == ({**steps, "later": "later"}, b"")
+    assert not (directory / f"{RUN}.lock").exists()
+
+
+async def test_d15_an_append_is_one_write_and_one_fsync(directory: Path, disk: Disk) -> None:
+    """Broken, a crash tears entries that one write keeps whole, or durability costs double."""
+    name = f"{RUN}.jsonl"
+    directory.mkdir()
+    async with await start(LocalStorage(directory), RUN) as run:
+        made = [call for call in disk.taken() if call[0] in {"write", "fsync"}]
+        assert made == [*durable(name), ("fsync", directory.name)]
+        for size in (0, 10, 100_000):
+            await run.record("step", partial(str.ljust, "", size))
+            assert disk.taken() == durable(name)
+        await run.complete()
+        assert [call for call in disk.taken() if call[0] != "unlink"] == durable(name)
+
+
+async def test_d6_appends_that_wait_together_share_one_write(directory: Path, disk: Disk) -> None:
+    """Broken, a wide parallel block pays an fsync for every branch."""
+    busy, free = threading.Event(), threading.Event()
+
+    def slow(real: Callable[[int], None], fd: int) -> None:
+        busy.set()
+        free.wait()
+        real(fd)
+
+    async with await start(LocalStorage(directory), RUN) as run:
+        disk.taken()
+        disk.on("fsync", ".jsonl", slow)
+        async with create_task_group() as group:
+            group.start_soon(run.record, "first", int)
+            await to_thread.run_sync(busy.wait)
+            for number in range(200):
+                group.start_soon(run.record, f"waiting-{number}", partial(str, number))
+            await wait_all_tasks_blocked()
+            free.set()
+    assert disk.taken()[:4] == durable(f"{RUN}.jsonl") * 2
+    assert len(Journal.read(directory / f"{RUN}.jsonl").steps()) == 201
+
+
+async def test_d15_a_new_journal_is_in_its_directory_before_start_returns(
+    tmp_path: Path, disk: Disk
+) -> None:
+    """Broken, a power cut after ``start`` loses the journal: nothing had named it durably.
+
+    A directory that had to be made is named in its parent, and that one in its own.
+    """
+    async with await start(LocalStorage(tmp_path / "new" / "journals"), RUN):
+        synced = [name for call, name in disk.taken() if call == "fsync"]
+    assert {"journals", "new", tmp_path.name} <= set(synced)
+    async with await start(LocalStorage(tmp_path / "new" / "journals"), RUN):
+        assert [name for call, name in disk.taken() if call == "fsync"] == [f"{RUN}.jsonl"]
+
+
+REFUSED_WRITES = {
+    "full": fails(errno.ENOSPC),
+    "over quota": fails(errno.EDQUOT),
+    "broken": fails(errno.EIO),
+    "nothing written": writes_only(0),
+    "one byte written": writes_only(1),
+    "nearly all written": writes_only(60),
+}
+
+
+@pytest.mark.parametrize("fault", REFUSED_WRITES.values(), ids=REFUSED_WRITES)
+async def test_d15_a_refused_write_is_rolled_back_and_the_session_goes_on(
+    directory: Path, journal: Path, disk: Disk, fault: Fault
+) -> None:
+    """Broken, a full disk leaves half an entry, or ends a session that could have gone on."""
+    async with await start(LocalStorage(directory), RUN) as run:
+        await run.record("before", lambda: 1)
+        size = journal.stat().st_size
+        for _ in range(3):
+            disk.on("write", ".jsonl", fault)
+            with pytest.raises(StorageError, match="Nothing of it was kept") as refused:
+                await run.record("work", lambda: "x" * 100)
+            assert refused.value.rolled_back
+            assert refused.value.run_id == RUN
+            assert isinstance(refused.value.__cause__, OSError)
+            assert journal.stat().st_size == size
+        await run.record("after", lambda: 2)
+        disk.on("write", ".jsonl", fault)
+        with pytest.raises(StorageError):
+            await run.complete()
+        await run.complete()
+    found = Journal.read(journal)
+    found.check_order()
+    assert (found.steps(), found.torn) == ({"before": 1, "after": 2}, b"")
+    assert found.entries[-1]["type"] == "complete"
+
+
+@pytest.mark.parametrize("fault", REFUSED_WRITES.values(), ids=REFUSED_WRITES)
+async def test_d15_a_refused_start_leaves_nothing_behind(
+    directory: Path, journal: Path, disk: Disk, fault: Fault
+) -> None:
+    """Broken, a run that could not begin has a journal, or a lock."""
+    storage = LocalStorage(directory)
+    disk.on("write", ".jsonl", fault)
+    with pytest.raises(StorageError):
+        await start(storage, RUN, metadata={"input": 1})
+    assert os.listdir(directory) == []
+    async with await start(storage, RUN, metadata={"input": 2}) as run:
+        assert (run.session, run.metadata) == (1, {"input": 2})
+    disk.on("write", ".jsonl", fault)
+    before = journal.read_bytes()
+    with pytest.raises(StorageError):
+        await start(storage, RUN)
+    assert journal.read_bytes() == before
+    await assert_goes_on(directory, {})
+
+
+LOST = {
+    "fsync fails": [("fsync", ".jsonl", fails(errno.EIO))],
+    "fsync fails late": [("fsync", ".jsonl", then_fails(errno.EIO))],
+    "fsync is over quota": [("fsync", ".jsonl", fails(errno.EDQUOT))],
+    "the write cannot be taken back": [
+        ("write", ".jsonl", writes_only(30)),
+        ("ftruncate", ".jsonl", fails(errno.EIO)),
+    ],
+    "neither fsync nor taking back": [
+        ("fsync", ".jsonl", fails(errno.EIO)),
+        ("ftruncate", ".jsonl", fails(errno.EIO)),
+    ],
+}
+
+
+@pytest.mark.parametrize("faults", LOST.values(), ids=LOST)
+async def test_d15_a_session_is_over_when_the_disk_cannot_be_believed(
+    directory: Path, disk: Disk, faults: list[tuple[str, str, Fault]]
+) -> None:
+    """Broken, entries are stacked on one that may not be there after a power cut."""
+    run = await start(LocalStorage(directory), RUN)
+    await run.record("before", lambda: 1)
+    for fault in faults:
+        disk.on(*fault)
+    with pytest.raises(StorageError, match="start the run again") as lost:
+        await run.record("work", lambda: 2)
+    assert not lost.value.rolled_back
+    assert run.lost_to is lost.value
+    with pytest.raises(SessionClosedError):
+        await run.record("more", lambda: 3)
+    await run.aclose()
+    assert not (directory / f"{RUN}.lock").exists()
+    landed = Journal.read(directory / f"{RUN}.jsonl").steps()
+    assert landed in ({"before": 1}, {"before": 1, "work": 2})
+    await assert_goes_on(directory, landed)
+
+
+async def test_d15_what_waits_behind_a_failed_fsync_is_not_written(
+    directory: Path, disk: Disk
+) -> None:
+    """Broken, a session that is over goes on writing: its branches' entries were on their way."""
+    busy, free = threading.Event(), threading.Event()
+
+    def slow(real: Callable[[int], None], fd: int) -> None:
+        busy.set()
+        free.wait()
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    run = await start(LocalStorage(directory), RUN)
+    errors: list[KassetteError] = []
+
+    async def record(name: str) -> None:
+        try:
+            await run.record(name, str)
+        except KassetteError as error:
+            errors.append(error)
+
+    disk.on("fsync", ".jsonl", slow)
+    async with create_task_group() as group:
+        group.start_soon(record, "first")
+        await to_thread.run_sync(busy.wait)
+        group.start_soon(record, "second")
+        await wait_all_tasks_blocked()
+        free.set()
+    await run.aclose()
+    assert len(errors) == 2
+    assert Journal.read(directory / f"{RUN}.jsonl").steps() == {}
+    await assert_goes_on(directory, {})
+
+
+@pytest.mark.parametrize(
+    "faults", [[("fsync", "journals", fails(errno.EIO))], *LOST.values()], ids=["directory", *LOST]
+)
+async def test_d15_a_start_that_may_not_be_durable_is_refused(
+    directory: Path, disk: Disk, faults: list[tuple[str, str, Fault]]
+) -> None:
+    """Broken, work begins on a run whose ``start`` a power cut takes away."""
+    for fault in faults:
+        disk.on(*fault)
+    with pytest.raises(StorageError) as refused:
+        await start(LocalStorage(directory), RUN)
+    assert not refused.value.rolled_back
+    assert not (directory / f"{RUN}.lock").exists()
+    await assert_goes_on(directory, {})
+
+
+@pytest.mark.parametrize(
+    ("call", "suffix", "number"),
+    [
+        ("open", ".lock", errno.ENOSPC),
+        ("open", ".lock", errno.EMFILE),
+        ("open", ".lock", errno.EROFS),
+        ("pwrite", ".lock", errno.ENOSPC),
+        ("open", ".jsonl", errno.EMFILE),
+        ("mkdir", "journals", errno.EACCES),
+    ],
+)
+async def test_d14_a_lock_that_cannot_be_made_is_a_clear_error(
+    directory: Path, disk: Disk, call: str, suffix: str, number: int
+) -> None:
+    """Broken, a full or read-only disk shows as a bare OSError, or leaves the run locked."""
+    storage = LocalStorage(directory)
+    disk.on(call, suffix, fails(number))
+    with pytest.raises(StorageError, match=os.strerror(number)) as refused:
+        await start(storage, RUN)
+    assert refused.value.run_id == RUN
+    assert RUN in str(refused.value)
+    await assert_goes_on(directory, {})
+
+
+async def test_d15_the_lock_is_let_go_even_if_its_file_stays(directory: Path, disk: Disk) -> None:
+    """Broken, the process keeps a run locked for as long as it lives."""
+    for number in (errno.EIO, errno.EROFS, errno.EACCES):
+        run = await start(LocalStorage(directory), RUN)
+        disk.on("unlink", ".lock", fails(number))
+        await run.aclose()
+        assert (directory / f"{RUN}.lock").exists()
+    await assert_goes_on(directory, {})
+
+
+@pytest.mark.parametrize("faults", LOST.values(), ids=LOST)
+async def test_errors_of_the_disk_do_not_fail_the_run(
+    directory: Path, disk: Disk, faults: list[tuple[str, str, Fault]]
+) -> None:
+    """Broken, a disk error is journaled as the workflow's own failure, and the run is over."""
+    done: list[str] = []
+    finished: list[object] = []
+
+    async def pipeline(ctx: Context) -> int:
+        await ctx.step("before", done.append, "before")
+        if not done[1:]:
+            for fault in faults:
+                disk.on(*fault)
+        await ctx.step("work", done.append, "work")
+        return len(done)
+
+    flow = workflow(
+        pipeline,
+        storage=LocalStorage(directory),
+        on_finish=finished.append,
+        on_error=finished.append,
+    )
+    with pytest.raises(StorageError):
+        await flow.start(run_id=RUN)
+    assert finished == []
+    assert {entry["type"] for entry in Journal.read(directory / f"{RUN}.jsonl").entries} <= {
+        "start",
+        "step",
+    }
+    assert isinstance(await flow.start(run_id=RUN), Success)
+    assert done.count("before") == 1
+    assert done.count("work") <= 2
+
+
+@pytest.mark.parametrize(
+    ("call", "suffix", "fault"),
+    [
+        ("open", ".new", fails(errno.ENOSPC)),
+        ("write", ".new", fails(errno.ENOSPC)),
+        ("write", ".new", writes_only(10)),
+        ("fsync", ".new", fails(errno.EIO)),
+        ("rename", ".new", fails(errno.EIO)),
+        ("open", ".lock", fails(errno.ENOSPC)),
+    ],
+)
+async def test_d12_a_refused_fork_leaves_no_target(
+    directory: Path, disk: Disk, call: str, suffix: str, fault: Fault
+) -> None:
+    """Broken, half a fork stands where a run should be, and the next attempt finds it taken."""
+    storage = LocalStorage(directory)
+    async with await start(storage, RUN) as run:
+        await run.record("work", lambda: 1)
+    disk.on(call, suffix, fault)
+    with pytest.raises(StorageError) as refused:
+        await fork(storage, "copy", source=RUN, from_offset=2)
+    assert refused.value.run_id == "copy"
+    assert os.listdir(directory) == [f"{RUN}.jsonl"]
+    async with await fork(storage, "copy", source=RUN, from_offset=2) as copy:
+        assert await copy.record("work", lambda: "again") == 1
