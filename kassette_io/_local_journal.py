@@ -104,24 +104,37 @@ class LocalJournal:
             return [self._failure("append to", error)] * len(entries)
 
     def _append(self, entries: list[Entry], known: Known | None) -> list[Outcome]:
-        opening = self._lock is None
-        first = entries[0]
-        if opening and not isinstance(first, StartEntry):
-            return [self._not_open(entry) for entry in entries]
-        if not opening and all(isinstance(entry, StartEntry) for entry in entries):
-            return [self._open_here() for _ in entries]
-        try:
-            if opening:
-                self._open(first.session, known)
-            elif not self._undisturbed():
-                self._take_up_again()
-        except KassetteError as error:
-            return [error] * len(entries)
-        outcomes = self._write_allowed(entries, opening=opening)
-        refused = opening and not isinstance(outcomes[0], int)
-        if self._lock is not None and (refused or self._over()):
+        outcomes: list[Outcome] = []
+        waiting = list(entries)
+        while waiting and self._lock is None:
+            outcomes.append(self._append_unlocked(waiting.pop(0), known))
+        if waiting:
+            outcomes.extend(self._append_locked(waiting))
+        if self._lock is not None and self._over():
             self.release()
         return outcomes
+
+    def _append_unlocked(self, entry: Entry, known: Known | None) -> Outcome:
+        if not isinstance(entry, StartEntry):
+            return self._not_open(entry)
+        try:
+            self._open(entry.session, known)
+        except KassetteError as error:
+            return error
+        outcome = self._write_allowed([entry], opening=True)[0]
+        if not isinstance(outcome, int):
+            self.release()
+        return outcome
+
+    def _append_locked(self, entries: list[Entry]) -> list[Outcome]:
+        if all(isinstance(entry, StartEntry) for entry in entries):
+            return [self._open_here() for _ in entries]
+        if not self._undisturbed():
+            try:
+                self._take_up_again()
+            except KassetteError as error:
+                return [error] * len(entries)
+        return self._write_allowed(entries, opening=False)
 
     def create(self, entries: list[Entry]) -> None:
         """Write a new journal in one go and hold its lock for the session of the last entry."""

@@ -15,6 +15,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, cast, final
 
 from kassette import StorageError
@@ -183,8 +184,7 @@ class Writers:
                 mailbox = self._ready.get(timeout=None if self._threads == 1 else IDLE_SECONDS)
             except queue.Empty:
                 mailbox = None
-            while not self._deferred.empty():
-                self._deferred.get()()
+            self._call_deferred()
             with self._lock:
                 if mailbox is not None:
                     self._queued -= 1
@@ -194,6 +194,11 @@ class Writers:
                     self._threads -= 1
                 self._idle -= 1
                 return mailbox
+
+    def _call_deferred(self) -> None:
+        with suppress(queue.Empty):
+            while True:
+                self._deferred.get_nowait()()
 
 
 def _deliver(jobs: list[Job]) -> None:

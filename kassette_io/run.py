@@ -281,7 +281,7 @@ class Run:
         self, keys: tuple[str, ...], path: BranchPath, *, abandoned: bool
     ) -> None:
         """End a parallel block. Raises SuspendError if one of its branches has suspended."""
-        await self._report(LeaveParallel(keys, path, abandoned))
+        await self._report(LeaveParallel(keys, path, abandoned), failing=abandoned)
 
     async def complete(self) -> None:
         """End the run well, and the session with it.
@@ -341,10 +341,10 @@ class Run:
 
     async def close_after(self, error: BaseException | None) -> None:
         """Close the session because of ``error``; a coroutine that is being closed cannot wait."""
-        if isinstance(error, GeneratorExit):
-            self._let_go(Close())
-        else:
+        if error is None:
             await self.aclose()
+        elif not self._machine.ended:
+            await self._report_failure(Close(), error)
 
     def __del__(self) -> None:
         if self._machine.ended or self._machine.state is State.NEW:
@@ -371,8 +371,11 @@ class Run:
     def _handle(self, command: Command) -> list[Effect]:
         return self._machine.handle(command, now=_clock.now())
 
-    async def _report(self, command: Command) -> None:
-        """Tell the machine, and do what it answers even while being cancelled."""
+    async def _report(self, command: Command, *, failing: bool = False) -> None:
+        """Tell the machine, and do what it answers even while being cancelled.
+
+        ``failing`` says that an error is on its way out, before which a later cancellation yields.
+        """
         effects = self._handle(command)
         if not effects:
             return
@@ -380,14 +383,18 @@ class Run:
             with CancelScope(shield=True):
                 await self._perform(effects)
         except SuspendError:
-            await drop_pending_cancellation()
+            failing = True
             raise
+        finally:
+            if failing:
+                await drop_pending_cancellation()
+        await checkpoint_if_cancelled()
 
     async def _report_failure(self, command: Command, error: BaseException) -> None:
         if isinstance(error, GeneratorExit):
             self._let_go(command)
         else:
-            await self._report(command)
+            await self._report(command, failing=True)
 
     def _let_go(self, command: Command) -> None:
         """Tell the machine, and release without waiting: nobody drives this coroutine any more."""

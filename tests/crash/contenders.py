@@ -11,8 +11,8 @@ from typing import final
 
 import anyio
 
-from kassette import FencedError, WriteContentionError
-from kassette_io import LocalStorage, start
+from kassette import FencedError, UsageError, WriteContentionError
+from kassette_io import LocalStorage, fork, start
 
 from .processes import Channel
 
@@ -102,19 +102,24 @@ async def _hold(channel: Channel, directory: str, run_id: str) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-def attempt(channel: Channel, *, backend: str, directory: str, barrier: str) -> None:
-    """Wait at the barrier, try once to open the run, tell how it went, hold it until told."""
-    anyio.run(_attempt, channel, directory, barrier, backend=backend)
+def attempt(
+    channel: Channel, *, backend: str, directory: str, barrier: str, source: str | None
+) -> None:
+    """Wait at the barrier, try once to open the run or to fork it off, hold it until told."""
+    anyio.run(_attempt, channel, directory, barrier, source, backend=backend)
 
 
-async def _attempt(channel: Channel, directory: str, barrier: str) -> None:
+async def _attempt(channel: Channel, directory: str, barrier: str, source: str | None) -> None:
     storage = LocalStorage(directory)
     gate = os.open(barrier, os.O_RDONLY)
     channel.send("waiting")
     fcntl.flock(gate, fcntl.LOCK_SH)
     try:
-        run = await start(storage, RUN_ID)
-    except WriteContentionError as error:
+        if source is None:
+            run = await start(storage, RUN_ID)
+        else:
+            run = await fork(storage, RUN_ID, source=source, from_offset=1)
+    except (WriteContentionError, UsageError) as error:
         channel.send({"refused": str(error)})
         return
     channel.send({"opened": run.session})

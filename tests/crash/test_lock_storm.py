@@ -127,31 +127,58 @@ def test_d14_never_two_live_sessions_and_never_a_lock_that_nobody_can_take(
     print(f"{storm.deaths} deaths, {len(storm.sessions)} sessions, {storm.recorded} steps")
 
 
+def race(processes: Processes, backend: str, directory: Path, source: str | None) -> None:
+    """Let two processes open the run at the same instant, and see that one does."""
+    barrier = directory.parent / "barrier"
+    with barrier.open("w") as gate:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        racers = [
+            processes.start(
+                attempt,
+                backend=backend,
+                directory=str(directory),
+                barrier=str(barrier),
+                source=source,
+            )
+            for _ in range(2)
+        ]
+        for each in racers:
+            assert each.channel.receive() == "waiting"
+    outcomes = [each.channel.receive() for each in racers]
+    assert sorted(key for each in outcomes for key in each) == ["opened", "refused"], outcomes
+    for each in racers:
+        each.channel.close()
+        assert each.wait() == 0
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_d14_two_reclaimers_at_the_same_instant(
     processes: Processes, tmp_path: Path, backend: str
 ) -> None:
     """Broken, two processes that find the same dead lock both take the run over."""
-    directory, barrier = tmp_path / "journals", tmp_path / "barrier"
+    directory = tmp_path / "journals"
     for _ in range(12):
         holder = processes.start(hold, backend=backend, directory=str(directory))
         holder.channel.receive()
         holder.kill()
         assert holder.wait() == -9
         assert (directory / f"{RUN_ID}.lock").exists()
-        with barrier.open("w") as gate:
-            fcntl.flock(gate, fcntl.LOCK_EX)
-            reclaimers = [
-                processes.start(
-                    attempt, backend=backend, directory=str(directory), barrier=str(barrier)
-                )
-                for _ in range(2)
-            ]
-            for each in reclaimers:
-                assert each.channel.receive() == "waiting"
-        outcomes = [each.channel.receive() for each in reclaimers]
-        assert sorted(key for each in outcomes for key in each) == ["opened", "refused"], outcomes
-        for each in reclaimers:
-            each.channel.close()
-            each.wait()
+        race(processes, backend, directory, None)
     Journal.read(directory / f"{RUN_ID}.jsonl").check_order()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_d12_two_forks_to_one_target_at_the_same_instant(
+    processes: Processes, tmp_path: Path, backend: str
+) -> None:
+    """Broken, two forks are written into one another, or one pulls the file from the other."""
+    directory = tmp_path / "journals"
+    source = processes.start(hold, backend=backend, directory=str(directory), run_id="source")
+    source.channel.receive()
+    for _ in range(8):
+        race(processes, backend, directory, "source")
+        target = Journal.read(directory / f"{RUN_ID}.jsonl")
+        target.check_order()
+        assert [each["type"] for each in target.entries] == ["start", "start"]
+        (directory / f"{RUN_ID}.jsonl").unlink()
+    assert {each.name for each in directory.iterdir()} == {"source.jsonl", "source.lock"}

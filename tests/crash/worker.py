@@ -57,7 +57,6 @@ def serve(control: socket.socket) -> None:
 
 def be_child(function: Any, end: socket.socket, arguments: dict[str, Any]) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
     status = 1
     try:
         function(Channel(end), **arguments)

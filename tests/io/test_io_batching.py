@@ -287,12 +287,14 @@ def test_a_session_collected_in_the_middle_of_a_post_does_not_stop_the_writers(
     finished = threading.Event()
     real: Callable[..., Any] = _journal_class()
 
-    async def forget() -> list[Any]:
+    garbage: list[list[Any]] = []
+
+    async def forget() -> None:
         cycle: list[Any] = [await start(storage, "forgotten")]
         cycle.append(cycle)
-        return cycle
+        garbage.append(cycle)
 
-    garbage = [anyio.run(forget)]
+    anyio.run(forget)
 
     def collecting(*args: Any) -> Any:
         if garbage:

@@ -396,7 +396,7 @@ async def test_d2_a_timeout_that_strikes_while_a_wait_is_written_for_another(
     cancellation behind.
     """
     timeouts: list[asyncio.Timeout] = []
-    running, suspended = asyncio.Event(), asyncio.Event()
+    running, suspended, armed = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     @workflow(storage=held.storage)
     async def flow(ctx: Context) -> Any:
@@ -411,6 +411,7 @@ async def test_d2_a_timeout_that_strikes_while_a_wait_is_written_for_another(
             running.set()
             await suspended.wait()
             held.arm()
+            armed.set()
             raise ValueError("no")
 
         sibling = asyncio.ensure_future(asks())
@@ -424,9 +425,7 @@ async def test_d2_a_timeout_that_strikes_while_a_wait_is_written_for_another(
         await sibling
 
     task = asyncio.create_task(flow.start(run_id=RUN))
-    await suspended.wait()
-    while not timeouts:
-        await asyncio.sleep(0)
+    await armed.wait()
     await held.begun()
     timeouts[0].reschedule(0)
     while not timeouts[0].expired():
