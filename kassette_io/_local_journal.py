@@ -381,10 +381,21 @@ class LocalJournal:
 
 
 def _read_from(path: str, position: int) -> tuple[bytes, int]:
+    """Give the bytes from ``position`` up to the size at hand, and the inode.
+
+    Not up to wherever the end may be by then: half of a torn line read first, and the new entries
+    that took its place read later, would make a line that nobody wrote.
+    """
     with open(path, "rb", buffering=0) as file:
+        found = os.fstat(file.fileno())
         if position:
             file.seek(position)
-        return file.readall(), os.fstat(file.fileno()).st_ino
+        missing = found.st_size - position
+        chunks: list[bytes] = []
+        while missing > 0 and (chunk := file.read(missing)):
+            chunks.append(chunk)
+            missing -= len(chunk)
+        return b"".join(chunks), found.st_ino
 
 
 def _sync_directory(directory: str) -> None:
