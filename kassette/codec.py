@@ -43,7 +43,7 @@ from kassette.values import decode_value, rewrite_value
 
 _ENVELOPE = frozenset({"type", "session", "offset", "timestamp"})
 _PLAIN_STEP_MEMBERS = len(_ENVELOPE) + len(("stepId", "name", "result"))
-_RESULT = b',"result":'
+_RESULT = b'"result"'
 _PLAIN_STEP = (
     '{"type":"step","session":%d,"offset":%d,"timestamp":"%s","stepId":"%s","name":"%s","result":'
 )
@@ -237,7 +237,8 @@ def _plain_step(members: dict[str, Any], line: bytes, offset: int) -> StepEntry 
 
     The line begins as this library writes it, down to the result, and the result is the last
     member. What could still follow it is one of the other six names once more, a scalar each: a
-    line that ends in ``}}`` or ``]}`` has none, and for the others the cut is read for proof.
+    line that ends in ``}}`` or ``]}`` has none, and for the others the cut is read for proof. A
+    second ``result``, however it is spaced, would show as a second appearance of the name.
     """
     if len(members) != _PLAIN_STEP_MEMBERS or next(reversed(members)) != "result":
         return None

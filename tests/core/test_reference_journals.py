@@ -163,6 +163,8 @@ def test_of_a_key_that_stands_twice_the_last_one_counts() -> None:
         (b',"result":{"x":1,"result":5}}', {"x": 1, "result": 5}, "a"),
         (b',"result":2,"name":"b"}', 2, "b"),
         (b', "result" : [2] }', [2], "a"),
+        (b', "result" :[2]}', [2], "a"),
+        (b', "result" :{"y":2}}', {"y": 2}, "a"),
         (b',"r\\u0065sult":{"x":2}}', {"x": 2}, "a"),
         (b',"\\u0072esult":[3]}', [3], "a"),
         (b',"nam\\u0065":"a"}', 1, "a"),
