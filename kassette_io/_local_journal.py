@@ -17,6 +17,7 @@ Rules:
 from __future__ import annotations
 
 import os
+import stat
 from contextlib import suppress
 from errno import ENOENT, ENOSPC, ENOTDIR
 from typing import cast, final
@@ -384,10 +385,13 @@ def _read_from(path: str, position: int) -> tuple[bytes, int]:
     """Give the bytes from ``position`` up to the size at hand, and the inode.
 
     Not up to wherever the end may be by then: half of a torn line read first, and the new entries
-    that took its place read later, would make a line that nobody wrote.
+    that took its place read later, would make a line that nobody wrote. What is no regular file,
+    such as a named pipe, has no size and is read to its end.
     """
     with open(path, "rb", buffering=0) as file:
         found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            return file.readall(), found.st_ino
         if position:
             file.seek(position)
         missing = found.st_size - position

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 from anyio import get_cancelled_exc_class
 
-from kassette_io._writers import EventLoop, Job
+from kassette_io._threads import EventLoop, Job, post_reading
 
 T = TypeVar("T")
 
@@ -21,6 +21,14 @@ async def perform(post: Callable[[Job], None], request: object) -> Any:
     job = Job(request, loop, loop.current_waker())
     await loop.carry_out(post, job)
     return job.outcome()
+
+
+async def read_in_thread(function: Callable[[], T]) -> T:
+    """Call ``function`` in a thread; when it is cancelled, the caller leaves and it goes on."""
+    loop = _running_loop()
+    job = Job(function, loop, loop.current_waker())
+    await loop.ask(post_reading, job)
+    return cast("T", job.outcome())
 
 
 async def finish(function: Callable[..., Awaitable[T]], *args: Any) -> T:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from anyio import CancelScope, lowlevel
 
-from kassette_io._writers import Job
+from kassette_io._threads import Job
 
 current_waker = asyncio.get_running_loop
 
@@ -64,6 +64,13 @@ async def carry_out(post: Callable[[Job], None], job: Job) -> None:
             except asyncio.CancelledError as error:
                 cancelled = error
     _ask_again(cancelled)
+
+
+async def ask(post: Callable[[Job], None], job: Job) -> None:
+    """Hand the job over and wait until it is delivered, or leave it if that is cancelled."""
+    _prepare(job)
+    post(job)
+    await job.task
 
 
 def _prepare(job: Job) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import trio  # noqa: TID253 - this module is loaded only where trio runs
 
-from kassette_io._writers import Job
+from kassette_io._threads import Job
 
 current_waker = trio.lowlevel.current_trio_token
 checkpoint_if_cancelled = trio.lowlevel.checkpoint_if_cancelled
@@ -38,10 +38,24 @@ async def carry_out(post: Callable[[Job], None], job: Job) -> None:
     await trio.lowlevel.wait_task_rescheduled(_cannot_be_aborted)
 
 
+@trio.lowlevel.enable_ki_protection
+async def ask(post: Callable[[Job], None], job: Job) -> None:
+    """Hand the job over and wait until it is delivered, or leave it if that is cancelled."""
+
+    def leave(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+        job.task = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    job.task = trio.lowlevel.current_task()
+    post(job)
+    await trio.lowlevel.wait_task_rescheduled(leave)
+
+
 def _cannot_be_aborted(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
     return trio.lowlevel.Abort.FAILED
 
 
 def _wake(jobs: Sequence[Job]) -> None:
     for job in jobs:
-        trio.lowlevel.reschedule(job.task)
+        if job.task is not None:
+            trio.lowlevel.reschedule(job.task)

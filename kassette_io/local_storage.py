@@ -10,13 +10,12 @@ from functools import partial
 from typing import Any, Self, final
 from weakref import WeakSet
 
-from anyio import to_thread
-
 from kassette import Entry, StartEntry, StorageError, WriteContentionError, check_run_id, is_run_id
+from kassette.errors import with_run_id
 from kassette.immutable import Immutable
 from kassette_io._local_journal import Known, LocalJournal
-from kassette_io._waiting import perform
-from kassette_io._writers import WRITERS, Job, Mailbox
+from kassette_io._threads import WRITERS, Job, Mailbox
+from kassette_io._waiting import perform, read_in_thread
 
 _REMEMBERED_READS = 256
 
@@ -76,7 +75,7 @@ class LocalStorage:
     async def read_all(self, run_id: str) -> list[Entry]:
         """See ``Storage.read_all``. Needs no lock: a line is whole once its newline is there."""
         journal = LocalJournal(self.directory, check_run_id(run_id))
-        entries, known = await to_thread.run_sync(journal.read, abandon_on_cancel=True)
+        entries, known = await read_in_thread(journal.read)
         if known is not None:
             self._read[run_id] = known
             if len(self._read) > _REMEMBERED_READS:
@@ -85,7 +84,7 @@ class LocalStorage:
 
     async def list_runs(self) -> AsyncIterator[str]:
         """See ``Storage.list_runs``; in order of the run ids. A missing directory holds no run."""
-        for run_id in await to_thread.run_sync(self._list, abandon_on_cancel=True):
+        for run_id in await read_in_thread(self._list):
             yield run_id
 
     async def create(self, run_id: str, entries: list[Entry]) -> None:
@@ -130,7 +129,10 @@ class LocalStorage:
     def _post(self, run_id: str, job: Job) -> None:
         with self._lock:
             _, mailbox = self._open.get(run_id) or self._add(run_id)
-            WRITERS.post(mailbox, job)
+            try:
+                WRITERS.post(mailbox, job)
+            except StorageError as error:
+                raise with_run_id(error, run_id) from error.__cause__
 
     def _add(self, run_id: str) -> tuple[LocalJournal, Mailbox]:
         journal = LocalJournal(self.directory, run_id)

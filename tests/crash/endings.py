@@ -16,13 +16,21 @@ from typing import Any
 import anyio
 
 from kassette import StorageError
-from kassette_io import LocalStorage, Run, _local_journal, _writers, local_storage, start
+from kassette_io import (
+    Context,
+    LocalStorage,
+    _local_journal,
+    _threads,
+    local_storage,
+    start,
+    workflow,
+)
 
 from .processes import Channel
 
 RUN_ID = "run"
 POOL = 200
-HAND_OVER = ("_writers.py", "_waiting.py", "_waiting_asyncio.py", "_waiting_trio.py")
+HAND_OVER = ("_threads.py", "_waiting.py", "_waiting_asyncio.py", "_waiting_trio.py")
 
 
 class Halting:
@@ -102,7 +110,7 @@ def lose_runs_everywhere(channel: Channel, *, backend: str, directory: str) -> N
         def trace(frame: FrameType, event: str, _: object) -> Any:
             nonlocal lost
             if os.path.basename(frame.f_code.co_filename) not in {
-                "_writers.py",
+                "_threads.py",
                 "local_storage.py",
             }:
                 return None
@@ -166,36 +174,73 @@ def lose_the_loop(channel: Channel, *, directory: str) -> None:
     channel.send(noise)
 
 
+class Stingy:
+    """Lets the system refuse new writer threads, as under a limit on processes."""
+
+    def __init__(self) -> None:
+        self.refusals = 0
+        really_begin = threading.Thread.start
+
+        def begin(thread: threading.Thread) -> None:
+            if self.refusals and thread.name == "kassette-writer":
+                self.refusals -= 1
+                raise RuntimeError("can't start new thread")
+            really_begin(thread)
+
+        threading.Thread.start = begin  # type: ignore[method-assign]
+
+    def refuse(self, times: int) -> None:
+        """Refuse the next ``times`` threads; there is none left from before."""
+        local_storage.WRITERS = _threads.Threads("kassette-writer")
+        self.refusals = times
+
+
 def without_threads(channel: Channel, *, backend: str, directory: str, when: str) -> None:
     """Meet a system that refuses new threads, while ``when``; and go on once it gives them."""
-    refused = False
-    real_start = threading.Thread.start
+    channel.send(anyio.run(REFUSED[when], LocalStorage(directory), Stingy(), backend=backend))
 
-    def begin(thread: threading.Thread) -> None:
-        if refused and thread.name == "kassette-writer":
-            raise RuntimeError("can't start new thread")
-        real_start(thread)
 
-    threading.Thread.start = begin  # type: ignore[method-assign]
-
-    async def work() -> None:
-        nonlocal refused
-        storage = LocalStorage(directory)
-        run: Run | None = None
-        if when == "working":
-            run = await start(storage, RUN_ID)
-        local_storage.WRITERS = _writers.Writers()
-        refused = True
+async def _refused_while_opening(storage: LocalStorage, system: Stingy) -> Any:
+    system.refuse(50)
+    for run_id in [RUN_ID, "another"] * 10:
         with suppress(StorageError):
-            run = run or await start(storage, RUN_ID)
-            await run.record("step", lambda: 1)
-        for _ in range(20):
-            with suppress(StorageError):
-                await (await start(storage, "another")).aclose()
-        refused = False
-        if run is not None:
-            await run.aclose()
-        async with await start(storage, RUN_ID) as again:
-            channel.send(await again.record("later", lambda: "done"))
+            await (await start(storage, run_id)).aclose()
+    return await _later(storage, system)
 
-    anyio.run(work, backend=backend)
+
+async def _refused_while_working(storage: LocalStorage, system: Stingy) -> Any:
+    run = await start(storage, RUN_ID)
+    system.refuse(50)
+    with suppress(StorageError):
+        await run.record("step", lambda: 1)
+    await run.aclose()
+    return await _later(storage, system)
+
+
+async def _refused_in_a_workflow(storage: LocalStorage, system: Stingy) -> Any:
+    refused = False
+
+    async def pipeline(ctx: Context) -> str:
+        nonlocal refused
+        if not refused:
+            system.refuse(1)
+            refused = True
+        return await ctx.step("step", str, "done")
+
+    flow = workflow(pipeline, storage=storage)
+    with suppress(StorageError):
+        return (await flow.start(run_id=RUN_ID)).status
+    return (await flow.start(run_id=RUN_ID)).status
+
+
+async def _later(storage: LocalStorage, system: Stingy) -> Any:
+    system.refusals = 0
+    async with await start(storage, RUN_ID) as run:
+        return await run.record("later", lambda: "success")
+
+
+REFUSED = {
+    "opening": _refused_while_opening,
+    "working": _refused_while_working,
+    "in a workflow": _refused_in_a_workflow,
+}

@@ -24,7 +24,7 @@ from kassette_io import (
     WriteContentionError,
     start,
 )
-from kassette_io._writers import MAX_THREADS, Job, Mailbox, Writers
+from kassette_io._threads import MAX_THREADS, Job, Mailbox, Threads
 from tests.io.storages import HeldLocal
 from tests.io.stories import RUN, journal_types, opening, recording
 
@@ -268,7 +268,7 @@ def test_a_deferred_release_that_another_thread_took_stops_nobody() -> None:
     """If it fails, of two writer threads that see one deferred call, the slower one waits for ever,
     with the mailbox in its hands that it was to serve.
     """
-    writers = Writers()
+    writers = Threads("kassette-writer")
     writers._deferred = Drained()
     served, called = threading.Event(), threading.Event()
     writers.post_later(called.set)

@@ -410,34 +410,3 @@ async def test_d2_mid_hook_the_result_stands(world: World) -> None:
 
     await cancel(lambda: flow.start(run_id=RUN), hang.begun.wait)
     assert await journal_types(world.open()) == ["start", "complete"]
-
-
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit])
-@pytest.mark.parametrize("where", ["step", "workflow", "on_replay"])
-async def test_d2_an_exit_is_a_crash_not_a_failure(
-    world: World, kind: type[BaseException], where: str
-) -> None:
-    """If it fails, Ctrl-C ends a run for good, or leaves it locked."""
-    leaving = True
-
-    def leave() -> Any:
-        if leaving:
-            raise kind
-        return 2
-
-    @workflow(storage=world.open())
-    async def flow(ctx: Context) -> Any:
-        first = await ctx.step("a", lambda: 1, on_replay=lambda _: leave())
-        if where == "workflow":
-            leave()
-        return [first, await ctx.step("b", leave)]
-
-    if where == "on_replay":
-        async with await start(world.open(), RUN) as run:
-            await run.record("a", lambda: 1)
-    with pytest.raises(kind):
-        await flow.start(run_id=RUN)
-    sessions = ["start", "step"] + (["start"] if where == "on_replay" else [])
-    assert await journal_types(world.open()) == sessions
-    leaving = False
-    assert await flow.start(run_id=RUN) == Success([1, 2], RUN)

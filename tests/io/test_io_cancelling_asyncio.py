@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kassette_io import Context, FencedError, LocalStorage, Success, Suspended, start, workflow
+from kassette_io import Context, FencedError, Success, Suspended, start, workflow
 from tests.io.storages import Held, HeldForeign, World
 from tests.io.stories import RUN, Ledger, journal_steps, journal_types
 
@@ -457,60 +455,3 @@ async def test_d2_task_cancel_mid_suspend(held: Held) -> None:
     assert isinstance(outcome, asyncio.CancelledError) or outcome == Suspended("ok", RUN)
     assert await journal_types(held.storage) == ["start", "suspend"]
     assert await flow.resume(RUN, "ok", 1) == Success(1, RUN)
-
-
-def test_d2_a_task_that_dies_with_its_loop_lets_the_run_go(tmp_path: Path) -> None:
-    """If it fails, a workflow whose event loop was thrown away holds its lock until the process
-    ends.
-    """
-    storage = LocalStorage(tmp_path)
-
-    @workflow(storage=storage)
-    async def flow(ctx: Context) -> None:
-        begun.set()
-        await ctx.step("a", asyncio.Event().wait)
-
-    async def until_begun() -> None:
-        tasks.append(asyncio.ensure_future(flow.start(run_id=RUN)))
-        await begun.wait()
-        await asyncio.sleep(0)
-
-    tasks: list[asyncio.Task[Any]] = []
-    begun = asyncio.Event()
-    loop = asyncio.new_event_loop()
-    loop.run_until_complete(until_begun())
-    loop.close()
-    tasks.clear()
-    gc.collect()
-
-    async def again() -> None:
-        async with await start(storage, RUN) as run:
-            assert run.session == 2
-
-    asyncio.run(again())
-
-
-async def test_d2_a_coroutine_that_is_closed_lets_the_run_go(world: World) -> None:
-    """If it fails, closing a workflow's coroutine raises RuntimeError, or leaves the run locked."""
-    begun = asyncio.Event()
-    storage = world.open()
-
-    @workflow(storage=storage)
-    async def flow(ctx: Context) -> None:
-        async def waits() -> None:
-            begun.set()
-            await asyncio.Event().wait()
-
-        await ctx.step("a", waits)
-
-    coroutine = flow.start(run_id=RUN)
-    waits_for = coroutine.send(None)
-    while not begun.is_set():
-        if waits_for is not None:
-            waits_for._asyncio_future_blocking = False
-            await asyncio.wait([waits_for])
-        waits_for = coroutine.send(None)
-    coroutine.close()
-    assert await journal_types(storage) == ["start"]
-    async with await start(storage, RUN) as run:
-        assert run.session == 2

@@ -230,3 +230,35 @@ async def test_d3_a_datetime_keeps_its_zone_and_microseconds(memory: MemoryStora
     flow = workflow(body, storage=memory, events={"at": datetime})
     await flow.start(run_id=RUN)
     assert await flow.resume(RUN, "at", instant) == Success(instant.isoformat(), RUN)
+
+
+async def test_d3_an_input_type_that_changed_since_is_a_clear_error(memory: MemoryStorage) -> None:
+    """If it fails, a deploy that changed the input's type crashes without saying which run it was,
+    or ends the run.
+    """
+    await asking(memory, "ok").start(run_id=RUN)
+
+    @workflow(storage=memory)
+    async def changed(ctx: Context, ticket: Ticket) -> str:
+        return ticket.title
+
+    with pytest.raises(UsageError, match="the input as journaled does not fit") as caught:
+        await changed.resume(RUN, "ok", 1)
+    assert caught.value.run_id == RUN
+    assert (await journal_types(memory))[-1] != "error"
+
+
+async def test_what_does_not_fit_names_its_run(memory: MemoryStorage) -> None:
+    """If it fails, an error log of many runs does not say which one was answered badly."""
+
+    @workflow(storage=memory, events={"approval": Verdict})
+    async def flow(ctx: Context, ticket: Ticket) -> Any:
+        return await ctx.suspend("approval")
+
+    with pytest.raises(UsageError) as caught:
+        await flow.start(7, run_id=RUN)  # type: ignore[arg-type]
+    assert caught.value.run_id == RUN
+    await flow.start(Ticket("a"), run_id=RUN)
+    with pytest.raises(UsageError) as caught:
+        await flow.resume(RUN, "approval", 7)
+    assert caught.value.run_id == RUN

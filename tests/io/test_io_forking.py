@@ -12,6 +12,7 @@ import pytest
 from kassette import ForkSource
 from kassette_io import (
     Context,
+    FencedError,
     KassetteError,
     LocalStorage,
     ResumeEntry,
@@ -283,3 +284,19 @@ async def test_a_fork_with_the_plain_session(world: World) -> None:
         await run.complete()
     resumes = [each for each in await world.open().read_all(RUN) if isinstance(each, ResumeEntry)]
     assert [each.value for each in resumes] == [False]
+
+
+async def test_a_fork_into_which_somebody_writes_is_fenced() -> None:
+    """If it fails, two forks that copy into one foreign storage mix their entries unnoticed."""
+    world = ThreeMethods()
+    await agent(world, Ledger()).start("topic", run_id="source")
+
+    class Mixing(ThreeMethods):
+        async def append(self, run_id: str, entry: Any) -> int:
+            offset = await super().append(run_id, entry)
+            if offset == 0:
+                await super().append(run_id, entry.in_session(2))
+            return offset
+
+    with pytest.raises(FencedError):
+        await fork(Mixing(world.runs), RUN, source="source", from_offset=2)

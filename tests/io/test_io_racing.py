@@ -15,19 +15,17 @@ from kassette_io import (
     ResumeEntry,
     Run,
     RunCancelledError,
-    SessionClosedError,
     Storage,
     Success,
     SuspendError,
     TerminalRunError,
-    UsageError,
     VersionMismatchError,
     resume,
     start,
     workflow,
 )
 from kassette_io.storage import as_session_storage
-from tests.io.storages import Between, Delegating, Failing, World
+from tests.io.storages import Between, Delegating, World
 from tests.io.stories import (
     RUN,
     STAMP,
@@ -315,60 +313,3 @@ async def test_d4_a_second_read_that_fails_ends_the_session(world: World) -> Non
     async with await start(world.open(), RUN) as run:
         assert await run.record("a", lambda: 2) == 1
     await old.run.aclose()
-
-
-@pytest.mark.parametrize("error", [OSError("gone"), RuntimeError("bug")])
-async def test_an_append_whose_outcome_is_unknown_ends_the_session(
-    world: World, error: Exception
-) -> None:
-    """If it fails, a session goes on after an append that may or may not have landed."""
-    storage = Failing(world.open())
-    work = Ledger()
-    run = await start(storage, RUN)
-    storage.fails.append(error)
-    with pytest.raises(type(error)):
-        await run.record("a", work.work, "a")
-    assert run.lost_to is error
-    with pytest.raises(SessionClosedError, match="was lost") as caught:
-        await run.record("b", work.work, "b")
-    assert caught.value.__cause__ is error
-    assert work.done == ["a"]
-    async with await start(world.open(), RUN) as again:
-        assert await again.record("a", work.work, "a again", 1) == 1
-
-
-async def test_a_lost_session_goes_to_the_caller_of_a_workflow(world: World) -> None:
-    """If it fails, a storage's failure that the workflow swallowed looks like a success."""
-    storage = Failing(world.open())
-    gone = OSError("gone")
-
-    @workflow(storage=storage)
-    async def flow(ctx: Context) -> str:
-        storage.fails.append(gone)
-        try:
-            await ctx.step("a", lambda: 1)
-        except Exception as error:
-            if how == "raises another":
-                raise ValueError("hidden") from error
-        return "fine"
-
-    for how in ("swallows", "raises another"):
-        with pytest.raises(OSError, match="gone"):
-            await flow.start(run_id=RUN)
-    assert await journal_types(world.open()) == ["start", "start"]
-
-
-async def test_a_suspend_that_could_not_be_written_is_no_suspension(world: World) -> None:
-    """If it fails, a caller is told that the run waits, and the journal knows of no wait."""
-    storage = Failing(world.open())
-
-    @workflow(storage=storage)
-    async def flow(ctx: Context) -> Any:
-        storage.fails.append(OSError("gone"))
-        return await ctx.suspend("ok")
-
-    with pytest.raises(OSError, match="gone"):
-        await flow.start(run_id=RUN)
-    assert await journal_types(world.open()) == ["start"]
-    with pytest.raises(UsageError, match="does not wait"):
-        await resume(world.open(), RUN, "ok", 1)

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from kassette_io import LocalStorage, MemoryStorage, SessionStorage, Storage, UsageError
+from kassette_io import (
+    LocalStorage,
+    MemoryStorage,
+    SessionStorage,
+    Storage,
+    UsageError,
+    open_storage,
+)
 from kassette_io.storage import as_session_storage
 from tests.io.storage_suite import SessionStorageSuite, StorageSuite
 from tests.io.storages import Delegating, ThreeMethods
@@ -65,3 +72,30 @@ def test_what_is_no_storage_is_refused(nothing: object) -> None:
 def test_a_storage_says_what_it_is(tmp_path: Path) -> None:
     """If it fails, a log line about a storage does not say where it is."""
     assert repr(LocalStorage(tmp_path)) == f"LocalStorage({str(tmp_path)!r})"
+
+
+@pytest.mark.parametrize(
+    ("url", "directory"),
+    [
+        ("file:journals", "{cwd}/journals"),
+        ("file:./a/../b", "{cwd}/b"),
+        ("file:/abs", "/abs"),
+        ("file:///abs", "/abs"),
+        ("file:with space#?", "{cwd}/with space#?"),
+    ],
+)
+def test_a_file_url_names_a_directory(
+    url: str, directory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it fails, journals are looked for in another place than they were written to."""
+    monkeypatch.chdir(tmp_path)
+    assert open_storage(url).directory == directory.format(cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "file", "file:", "journals", "http://x", "FILE:x", "file://host/x", "s3:", ":x"]
+)
+def test_what_names_no_storage_is_refused(url: str) -> None:
+    """If it fails, a typing error in a URL makes an empty storage somewhere."""
+    with pytest.raises(UsageError, match="names no storage|names a host"):
+        open_storage(url)

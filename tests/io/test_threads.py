@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kassette_io._writers import MAX_THREADS, Job, Mailbox, Writers
+from kassette_io._threads import MAX_THREADS, Job, Mailbox, Threads
 
 
 class Loop:
@@ -44,7 +44,7 @@ def _served(serve: Callable[[list[Job]], None]) -> Mailbox:
 @pytest.mark.usefixtures("hasty_threads")
 def test_an_idle_thread_may_take_what_a_busy_one_queued() -> None:
     """The busy thread would wait for it under the lock, and every append after it for ever."""
-    writers = Writers()
+    writers = Threads("kassette-writer")
     for _ in range(2000):
         gate, inside = threading.Event(), threading.Event()
 
@@ -67,7 +67,7 @@ def test_an_idle_thread_may_take_what_a_busy_one_queued() -> None:
 
 def test_jobs_that_wait_in_a_mailbox_are_served_together_in_order() -> None:
     """Each waiting append would cost an fsync of its own, or overtake another (D6)."""
-    writers = Writers()
+    writers = Threads("kassette-writer")
     gate, inside = threading.Event(), threading.Event()
     batches: list[list[object]] = []
 
@@ -89,7 +89,7 @@ def test_jobs_that_wait_in_a_mailbox_are_served_together_in_order() -> None:
 
 def test_no_more_threads_are_made_than_allowed_and_every_mailbox_is_served() -> None:
     """A thousand runs would mean a thousand threads, or some run would never be written."""
-    writers = Writers()
+    writers = Threads("kassette-writer")
     gate = threading.Event()
     names: set[int] = set()
 
@@ -107,8 +107,8 @@ def test_no_more_threads_are_made_than_allowed_and_every_mailbox_is_served() -> 
 
 def test_idle_threads_go_and_new_ones_come(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process would keep the threads of one busy moment for ever, or have none afterwards."""
-    monkeypatch.setattr("kassette_io._writers.IDLE_SECONDS", 0.0)
-    writers = Writers()
+    monkeypatch.setattr("kassette_io._threads.IDLE_SECONDS", 0.0)
+    writers = Threads("kassette-writer")
     for _ in range(200):
         each = job()
         writers.post(_served(lambda jobs: None), each)

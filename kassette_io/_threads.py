@@ -3,9 +3,11 @@
 Rules:
 - A mailbox takes jobs and is served by one thread at a time, in order; the jobs that wait in it
   are served together, so that they can share a write and an fsync (D6).
-- A job that was handed over is waited for to its end, whatever is cancelled meanwhile (D2). The
-  cancellation is delivered at the caller's next checkpoint.
+- What writes is waited for to its end, whatever is cancelled meanwhile (D2). The cancellation is
+  delivered at the caller's next checkpoint. What only reads is left alone when it is cancelled.
 - Threads are made when all others are busy, at most ``MAX_THREADS``, and go after an idle while.
+  Readers have threads of their own: no append waits for a long journal to be read.
+- No thread keeps the interpreter from exiting, whatever it is stuck in and however the loop ended.
 - A forked child has none of the threads: it begins with an empty pool.
 """
 
@@ -34,6 +36,10 @@ class EventLoop(Protocol):
 
     async def carry_out(self, post: Callable[[Job], None], job: Job) -> None:
         """Hand ``job`` over and wait until it is delivered, whatever is cancelled meanwhile."""
+        ...
+
+    async def ask(self, post: Callable[[Job], None], job: Job) -> None:
+        """Hand ``job`` over and wait until it is delivered, or leave it if that is cancelled."""
         ...
 
     async def checkpoint_if_cancelled(self) -> None:
@@ -95,10 +101,11 @@ class Mailbox:
 
 
 @final
-class Writers:
-    """The pool of threads."""
+class Threads:
+    """A pool of threads, called ``name``."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self._name = name
         self._reset()
 
     def _reset(self) -> None:
@@ -135,7 +142,7 @@ class Writers:
             self._spawn(mailbox, job)
 
     def _spawn(self, mailbox: Mailbox, job: Job) -> None:
-        thread = threading.Thread(target=self._work, name="kassette-writer", daemon=True)
+        thread = threading.Thread(target=self._work, name=self._name, daemon=True)
         self._threads += 1
         try:
             thread.start()
@@ -147,7 +154,7 @@ class Writers:
                 mailbox.busy = False
                 mailbox.jobs.remove(job)
                 raise StorageError(
-                    f"the system gives no thread to write with: {error}", rolled_back=True
+                    f"the system gives no thread for it: {error}", rolled_back=True
                 ) from error
 
     def post_later(self, post: Callable[[], None]) -> None:
@@ -210,5 +217,20 @@ def _deliver(jobs: list[Job]) -> None:
         cast("EventLoop", batch[0].loop).deliver(waker, batch)
 
 
-WRITERS = Writers()
-os.register_at_fork(after_in_child=WRITERS._reset)  # pyright: ignore[reportPrivateUsage]
+def _call(jobs: list[Job]) -> None:
+    for job in jobs:
+        try:
+            job.result = cast("Callable[[], Any]", job.request)()
+        except BaseException as error:
+            job.error = error
+
+
+def post_reading(job: Job) -> None:
+    """Have the job's request, a function, called in a thread for readers."""
+    _READERS.post(Mailbox(_call), job)
+
+
+WRITERS = Threads("kassette-writer")
+_READERS = Threads("kassette-reader")
+for _pool in (WRITERS, _READERS):
+    os.register_at_fork(after_in_child=_pool._reset)  # pyright: ignore[reportPrivateUsage]
