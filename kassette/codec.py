@@ -42,12 +42,8 @@ from kassette.timestamps import parse_timestamp
 from kassette.values import decode_value, rewrite_value
 
 _ENVELOPE = frozenset({"type", "session", "offset", "timestamp"})
-_PLAIN_STEP_MEMBERS = len(_ENVELOPE) + len(("stepId", "name", "result"))
-_RESULT = b'"result"'
-_PLAIN_STEP = (
-    '{"type":"step","session":%d,"offset":%d,"timestamp":"%s","stepId":"%s","name":"%s","result":'
-)
-_CLOSING = b"}]"
+_PLAIN_STEP_HEAD = len(_ENVELOPE) + len(("stepId", "name"))
+_RESULT = b',"result":'
 _BRACE = ord("}")
 
 
@@ -67,10 +63,13 @@ def decode_journal(data: bytes, *, first_offset: int = 0) -> Journal:
 
     Raises JournalCorruptionError for any damage but a torn last line.
     """
-    lines = data.split(b"\n")
-    torn = len(lines.pop())
-    entries = [decode_line(line, offset) for offset, line in enumerate(lines, first_offset)]
-    return Journal(entries=entries, whole=len(data) - torn)
+    entries: list[Entry] = []
+    begin, offset = 0, first_offset
+    while (end := data.find(b"\n", begin)) >= 0:
+        step = _plain_step(data, begin, end, offset)
+        entries.append(decode_line(data[begin:end], offset) if step is None else step)
+        begin, offset = end + 1, offset + 1
+    return Journal(entries=entries, whole=begin)
 
 
 def decode_line(line: bytes, offset: int) -> Entry:
@@ -92,8 +91,6 @@ def decode_line(line: bytes, offset: int) -> Entry:
     if type(position) is not int or position != offset:
         _corrupt(offset, f"offset is {position!r} where {offset} belongs")
     kind = members.get("type")
-    if kind == StepEntry.type and (step := _plain_step(members, line, offset)) is not None:
-        return step
     build = _BUILDERS.get(kind) if type(kind) is str else None
     if build is None:
         _corrupt(offset, f"type is {kind!r}, not one of the seven entry types")
@@ -232,30 +229,32 @@ class _Fields:
         return _slice(self._line, self._members, key) or rewrite_value(self._members[key])
 
 
-def _plain_step(members: dict[str, Any], line: bytes, offset: int) -> StepEntry | None:
-    """Take a step line as this library writes it; they are nearly all of a long journal.
+def _plain_step(data: bytes, begin: int, end: int, offset: int) -> StepEntry | None:
+    """Take the line ``data[begin:end]`` if it is a step as this library writes it, as most are.
 
-    The line begins as this library writes it, down to the result, and the result is the last
-    member. What could still follow it is one of the other six names once more, a scalar each: a
-    line that ends in ``}}`` or ``]}`` has none, and for the others the cut is read for proof. A
-    second ``result``, however it is spaced, would show as a second appearance of the name.
+    Where what stands before the first ``,"result":`` is an object once it is closed, and what
+    stands behind it is a value once the last brace is gone, the line is that object with that value
+    as its last member, proved by the parser itself. Any other line, damaged or only unusual, is
+    left to ``decode_line``.
     """
-    if len(members) != _PLAIN_STEP_MEMBERS or next(reversed(members)) != "result":
+    cut = data.find(_RESULT, begin, end)
+    if cut < 0 or data[end - 1] != _BRACE:
         return None
-    step_id, name = members.get("stepId"), members.get("name")
-    if type(step_id) is not str or type(name) is not str:
+    result_json = data[cut + len(_RESULT) : end - 1]
+    try:
+        head = orjson.loads(data[begin:cut] + b"}")
+        orjson.loads(result_json)
+        position, session, timestamp = head["offset"], head["session"], head["timestamp"]
+        step_id, name = head["stepId"], head["name"]
+        if len(head) != _PLAIN_STEP_HEAD or head["type"] != StepEntry.type:
+            return None
+    except (ValueError, KeyError, TypeError):
         return None
-    session, timestamp = members["session"], members["timestamp"]
-    head = _PLAIN_STEP % (session, offset, timestamp, step_id, name)
-    begin = head.encode("utf-8", "replace")
-    if not line.startswith(begin) or line.count(_RESULT) != 1 or b"\\u" in line:
+    texts = type(step_id) is type(name) is type(timestamp) is str
+    numbers = type(session) is type(position) is int
+    if not texts or not numbers or session < 0 or position != offset:
         return None
-    if line[-1] != _BRACE:
-        return None
-    result = line[len(begin) : -1]
-    if line[-2] not in _CLOSING and not _reads_as(result, members["result"]):
-        return None
-    return StepEntry.of_fields(session, timestamp, offset, b"{}", step_id, name, result)
+    return StepEntry.of_fields(session, timestamp, offset, b"{}", step_id, name, result_json)
 
 
 def _slice(line: bytes, members: dict[str, Any], key: str) -> bytes | None:

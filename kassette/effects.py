@@ -7,7 +7,7 @@ anything that is not durable.
 
 from __future__ import annotations
 
-from typing import TypeAlias, final
+from typing import Any, TypeAlias, final
 
 from kassette.entries import Entry, ResumeEntry, StepEntry
 from kassette.errors import KassetteError
@@ -50,9 +50,10 @@ class Replay(Immutable):
 
 @final
 class Return(Immutable):
-    """Give the caller the result that has just become durable."""
+    """Give the caller the ``result`` that has just become durable, as ``entry`` reads back."""
 
     entry: StepEntry
+    result: Any
 
 
 @final

@@ -117,12 +117,13 @@ class StepEntry(BaseEntry, kw_only=True):
         cls, *, session: int, timestamp: str, step_id: str, name: str, result: object
     ) -> StepEntry:
         """Record a value. Raises UsageError, naming the step, if JSON cannot hold it (D3)."""
+        result_json = encode_value(result, f"the result of step {step_id!r}")
         return cls(
             session=session,
             timestamp=timestamp,
             step_id=step_id,
             name=name,
-            result_json=encode_value(result, f"the result of step {step_id!r}"),
+            result_json=result_json,
         )
 
     @property

@@ -100,7 +100,7 @@ from kassette.opening import check_command, check_not_over, must_cancel
 from kassette.replay import Recorded
 from kassette.timestamps import after, format_timestamp
 from kassette.transitions import ENDED, TRANSITIONS, State
-from kassette.values import decode_value, writable_text
+from kassette.values import decode_value, settle_value, writable_text
 
 
 class _Wait(NamedTuple):
@@ -130,7 +130,7 @@ class Machine:
         self._cancels = False
         self._counters: dict[str, tuple[BranchPath, int]] = {}
         self._running: dict[str, str] = {}
-        self._appending: set[str] = set()
+        self._appending: dict[str, Any] = {}
         self._branches: set[BranchPath] = set()
         self._awaited: set[str] = set()
         self._waits: list[_Wait] = []
@@ -306,14 +306,14 @@ class Machine:
                 return [Release()]
             case _:
                 if isinstance(entry, StepEntry):
-                    self._appending.discard(entry.step_id)
-                    return [*self._settle(command, now), Return(entry)]
+                    result = self._appending.pop(entry.step_id, None)
+                    return [*self._settle(command, now), Return(entry, result)]
                 return []
 
     def _append_failed(self, command: AppendFailed, now: datetime) -> list[Effect]:
         entry, error = command.entry, command.error
         if isinstance(entry, StepEntry):
-            self._appending.discard(entry.step_id)
+            self._appending.pop(entry.step_id, None)
         if self._state in (State.CLOSED, State.LOST):
             return []
         nothing_left = isinstance(error, StorageError) and error.rolled_back
@@ -369,15 +369,12 @@ class Machine:
         name = self._running.get(step_id)
         if name is None:
             raise InternalError(f"step {step_id!r} is not running")
-        entry = StepEntry.of(
-            session=self._session,
-            timestamp=format_timestamp(now),
-            step_id=step_id,
-            name=name,
-            result=command.result,
+        result_json, result = settle_value(command.result, f"the result of step {step_id!r}")
+        entry = StepEntry.of_fields(
+            self._session, format_timestamp(now), None, b"{}", step_id, name, result_json
         )
         del self._running[step_id]
-        self._appending.add(step_id)
+        self._appending[step_id] = result
         return [Append(entry)]
 
     def _step_failed(self, command: StepFailed, now: datetime) -> list[Effect]:

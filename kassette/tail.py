@@ -30,10 +30,10 @@ class Tail(Immutable):
 
     def then(self, entry: Entry) -> Tail:
         """Give the tail after ``entry`` was appended."""
-        return Tail(
-            count=self.count + 1,
-            session=max(self.session, entry.session),
-            terminal=self.terminal or (entry.type if is_terminal(entry) else None),
+        return Tail.of_fields(
+            self.count + 1,
+            max(self.session, entry.session),
+            self.terminal or (entry.type if is_terminal(entry) else None),
         )
 
     @classmethod

@@ -23,7 +23,12 @@ _MAX_DEPTH = 254
 
 
 def encode_value(value: object, what: str = "value") -> bytes:
-    """Write a JSON value compactly.
+    """Write a JSON value compactly, as ``settle_value`` does."""
+    return settle_value(value, what)[0]
+
+
+def settle_value(value: object, what: str = "value") -> tuple[bytes, Any]:
+    """Write a JSON value compactly; give that and what it reads back as.
 
     ``what`` begins the path in the message, for example ``result of step 'llm'``. Raises UsageError
     for anything that would not come back as it is: NaN and infinities, integers beyond 64 bits,
@@ -32,13 +37,14 @@ def encode_value(value: object, what: str = "value") -> bytes:
     """
     try:
         raw = orjson.dumps(value, option=_STRICT)
-        if orjson.loads(raw) == value:
-            return raw
+        settled = orjson.loads(raw)
+        if settled == value:
+            return raw, settled
     except (orjson.JSONEncodeError, orjson.JSONDecodeError, RecursionError) as error:
         _explain(value, what)
         raise UsageError(f"{what} cannot be written as JSON: {error}") from error
     _explain(value, what)
-    return raw
+    return raw, settled
 
 
 def _explain(value: object, what: str) -> None:

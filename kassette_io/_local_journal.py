@@ -290,8 +290,7 @@ class LocalJournal:
         failure = self._write(data, known.size, created=known.tail.count == 0)
         if failure is not None:
             return [failure if isinstance(each, int) else each for each in outcomes]
-        ending = data[-_ENDING:]
-        self._known = Known(tail, known.size + len(data), known.inode, ending)
+        self._known = Known.of_fields(tail, known.size + len(data), known.inode, data[-_ENDING:])
         return outcomes
 
     def _write(self, data: bytes, size: int, *, created: bool) -> StorageError | None:
@@ -333,7 +332,8 @@ class LocalJournal:
             return False
         return (
             known is not None
-            and (named.st_ino, named.st_size) == (known.inode, known.size)
+            and named.st_ino == known.inode
+            and named.st_size == known.size
             and self._lock_is_held()
         )
 

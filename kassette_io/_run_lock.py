@@ -29,11 +29,12 @@ from kassette_io import _clock
 class RunLock:
     """A held lock; made by ``RunLock.take``."""
 
-    __slots__ = ("_fd", "_path")
+    __slots__ = ("_fd", "_found", "_path")
 
     def __init__(self, path: str, fd: int) -> None:
         self._path = path
         self._fd = fd
+        self._found = os.fstat(fd)
 
     @classmethod
     def take(cls, path: str, *, run_id: str, session: int) -> RunLock:
@@ -49,7 +50,7 @@ class RunLock:
                 refused = _try_flock(fd)
             holder = ""
             try:
-                if refused is None and _names(path, fd):
+                if refused is None and _names(path, os.fstat(fd)):
                     _sign(fd, run_id, session)
                     return cls(path, fd)
                 holder = _read_holder(fd)
@@ -69,7 +70,7 @@ class RunLock:
 
     def is_held(self) -> bool:
         """Tell whether the path still names the locked file; somebody may have removed it."""
-        return _names(self._path, self._fd)
+        return _names(self._path, self._found)
 
     def release(self) -> None:
         """Remove the file and let go; a file that cannot be removed is nobody's."""
@@ -127,12 +128,12 @@ def _open(path: str, run_id: str) -> int:
         ) from error
 
 
-def _names(path: str, fd: int) -> bool:
+def _names(path: str, held: os.stat_result) -> bool:
     try:
         found = os.stat(path)
     except FileNotFoundError:
         return False
-    return os.path.samestat(found, os.fstat(fd))
+    return found.st_ino == held.st_ino and found.st_dev == held.st_dev
 
 
 def _sign(fd: int, run_id: str, session: int) -> None:

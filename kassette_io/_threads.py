@@ -204,7 +204,7 @@ class Threads:
 
     def _call_deferred(self) -> None:
         with suppress(queue.Empty):
-            while True:
+            while not self._deferred.empty():
                 self._deferred.get_nowait()()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar, cast
 
 from anyio import get_cancelled_exc_class
@@ -66,10 +66,18 @@ async def drop_pending_cancellation() -> None:
 
 def _running_loop() -> EventLoop:
     trio = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_run():
-        from kassette_io import _waiting_trio
+    return _trio() if trio is not None and trio.lowlevel.in_trio_run() else _asyncio()
 
-        return _waiting_trio
+
+@cache
+def _trio() -> EventLoop:
+    from kassette_io import _waiting_trio
+
+    return _waiting_trio
+
+
+@cache
+def _asyncio() -> EventLoop:
     from kassette_io import _waiting_asyncio
 
     return _waiting_asyncio

@@ -13,7 +13,7 @@ from __future__ import annotations
 import inspect
 import sys
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, cast, final, overload
 
@@ -43,7 +43,6 @@ from kassette import (
     Reload,
     Replay,
     Resume,
-    ResumeEntry,
     Retry,
     Return,
     RunStep,
@@ -138,14 +137,14 @@ class Run:
         result_type: type[T] | None = None,
     ) -> T: ...
 
-    async def record(
+    def record(
         self,
         name: str,
         fn: Callable[..., Any],
         *args: Any,
         on_replay: OnReplay[Any] | None = None,
         result_type: Any = None,
-    ) -> Any:
+    ) -> Coroutine[Any, Any, Any]:
         """Give the recorded result of this step, or run ``fn(*args)`` and record what it returns.
 
         ``name`` is non-empty and holds no ``#``; the *n*-th call of a name is the step ``name#n``.
@@ -157,9 +156,7 @@ class Run:
         result that JSON cannot hold, ReplayMismatchError, FencedError, StorageError,
         SuspendedError, SessionClosedError.
         """
-        return await self.record_at(
-            (), name, fn, args, on_replay=on_replay, result_type=result_type
-        )
+        return self.record_at((), name, fn, args, on_replay=on_replay, result_type=result_type)
 
     async def record_at(
         self,
@@ -173,10 +170,21 @@ class Run:
         retry: Retry | None = None,
     ) -> Any:
         """Do as ``record`` on branch ``path``; ``retry`` repeats failed calls of ``fn`` (D13)."""
-        typed = self._typed(name, fn, result_type)
+        if result_type is None and callable(fn):
+            typed = annotated_value(fn, "return")
+        else:
+            typed = self._typed(name, fn, result_type)
         match self._handle(Record(name, path))[0]:
             case Replay(entry=entry):
-                return await self._replay(entry, typed, on_replay)
+                result = self._value_of(entry, typed)
+                if on_replay is not None:
+                    shown = on_replay(result)
+                    if inspect.isawaitable(shown):
+                        await shown
+                self._replays += 1
+                if self._replays % _REPLAYS_PER_CHECKPOINT == 0:
+                    await checkpoint()
+                return result
             case RunStep(step_id=step_id):
                 return await self._run_step(step_id, fn, args, typed, retry)
             case other:  # pragma: no cover - the machine answers Record with one of the two
@@ -198,19 +206,6 @@ class Run:
             return annotated_value(fn, "return")
         with naming_run(self.run_id):
             return typed_value(result_type)
-
-    async def _replay(
-        self, entry: StepEntry, typed: TypedValue[Any] | None, on_replay: OnReplay[Any] | None
-    ) -> Any:
-        result = self._value_of(entry, typed)
-        if on_replay is not None:
-            shown = on_replay(result)
-            if inspect.isawaitable(shown):
-                await shown
-        self._replays += 1
-        if self._replays % _REPLAYS_PER_CHECKPOINT == 0:
-            await checkpoint()
-        return result
 
     async def _run_step(
         self,
@@ -235,8 +230,8 @@ class Run:
         except BaseException as error:
             await self._report_failure(StepFailed(step_id), error)
             raise
-        entry = cast("StepEntry", await self._do(effects))
-        return self._value_of(entry, typed)
+        settled = cast("Return", await self._do(effects))
+        return settled.result if typed is None else self._value_of(settled.entry, typed)
 
     def _value_of(self, entry: StepEntry, typed: TypedValue[Any] | None) -> Any:
         if typed is None:
@@ -267,7 +262,7 @@ class Run:
     ) -> Any:
         """Do as ``wait_for_event`` on branch ``path``."""
         effects = self._handle(WaitForEvent(name, timeout, reason, path))
-        resume = cast("ResumeEntry", await self._do(effects))
+        resume = cast("Deliver", await self._do(effects)).entry
         if typed is None:
             return resume.value
         with naming_run(self.run_id):
@@ -401,7 +396,7 @@ class Run:
         if any(isinstance(effect, Release) for effect in self._handle(command)):
             self._storage.abandon(self.run_id, self._machine.session)
 
-    async def _do(self, effects: list[Effect]) -> StepEntry | ResumeEntry | None:
+    async def _do(self, effects: list[Effect]) -> Return | Deliver | None:
         """Perform ``effects``, then feel a cancellation that waited, inside of what asked for it.
 
         A suspension goes first: the run has suspended, whoever gave up waiting meanwhile.
@@ -417,8 +412,8 @@ class Run:
         await checkpoint_if_cancelled()
         return given
 
-    async def _perform(self, effects: list[Effect]) -> StepEntry | ResumeEntry | None:
-        given: StepEntry | ResumeEntry | None = None
+    async def _perform(self, effects: list[Effect]) -> Return | Deliver | None:
+        given: Return | Deliver | None = None
         waiting = list(reversed(effects))
         while waiting:
             match waiting.pop():
@@ -429,8 +424,8 @@ class Run:
                         await self._report_failure(AppendFailed(entry, error), error)
                         raise
                     waiting.extend(reversed(self._handle(Appended(entry, offset))))
-                case Return(entry=entry) | Deliver(entry=entry):
-                    given = entry
+                case Return() | Deliver() as answer:
+                    given = answer
                 case Release():
                     await self._storage.release(self.run_id, self._machine.session)
                     self._released.set()

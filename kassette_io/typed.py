@@ -7,6 +7,7 @@ is imported only when a declared type is not plain JSON.
 from __future__ import annotations
 
 import functools
+import re
 import types
 from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar, Union, cast, final, get_args, get_origin
@@ -17,6 +18,9 @@ from kassette.values import encode_value
 
 T = TypeVar("T")
 
+_PLAIN_NAMES: Final = frozenset(
+    {"str", "int", "float", "bool", "None", "dict", "list", "object", "Any", "Optional", "Union"}
+)
 _PLAIN: Final = frozenset({str, int, float, bool, type(None), None, dict, list, object, Any})
 
 
@@ -93,39 +97,58 @@ def annotated_value(function: Callable[..., object], name: str) -> TypedValue[An
 
 def annotation(function: Callable[..., object], name: str) -> Any:
     """Give the resolved annotation of ``name`` in ``function``, or Any."""
-    while isinstance(function, functools.partial):
-        function = cast("functools.partial[object]", function).func
-    if not isinstance(function, (types.FunctionType, types.MethodType)):
-        function = getattr(type(function), "__call__", function)  # noqa: B004
+    if type(function) is not types.FunctionType:
+        function = _function_of(function)
     raw: object = getattr(function, "__annotations__", {}).get(name, Any)
-    return _resolved(function, name) if isinstance(raw, str) else raw
+    if not isinstance(raw, str):
+        return raw
+    return Any if _reads_plain(raw) else _hints(function).get(name, Any)
 
 
-def _resolved(function: Callable[..., object], name: str) -> Any:
-    """Resolve an annotation that is a string, once for each function."""
-    owner: object = getattr(function, "__func__", function)
-    hints = _RESOLVED.get(owner)
-    if hints is None:
+def _function_of(given: Callable[..., object]) -> Callable[..., object]:
+    """Give the function that a partial, a method or a callable object ends up with."""
+    while isinstance(given, functools.partial):
+        given = cast("functools.partial[object]", given).func
+    if isinstance(given, types.MethodType):
+        return given.__func__
+    if isinstance(given, types.FunctionType):
+        return given
+    return cast("Callable[..., object]", getattr(type(given), "__call__", given))  # noqa: B004
+
+
+@functools.cache
+def _reads_plain(annotation: str) -> bool:
+    """Tell whether an annotation that is a string names nothing but JSON's own types."""
+    return _PLAIN_NAMES.issuperset(re.findall(r"[^][|, ]+", annotation))
+
+
+def _hints(function: Callable[..., object]) -> dict[str, Any]:
+    """Resolve the annotations of ``function``, once."""
+    known = _HINTS.get(function)
+    if known is None:
         from typing import get_type_hints
 
         try:
-            hints = _RESOLVED[owner] = get_type_hints(function)
+            known = _HINTS[function] = get_type_hints(function)
         except Exception:
-            return Any
-    return hints.get(name, Any)
+            return {}
+    return known
 
 
-_RESOLVED: WeakKeyDictionary[object, dict[str, Any]] = WeakKeyDictionary()
+_HINTS: WeakKeyDictionary[object, dict[str, Any]] = WeakKeyDictionary()
 
 
 def is_plain(declared: Any) -> bool:
     """Tell whether ``declared`` is made of JSON's own types, so that nothing has to be rebuilt."""
     try:
-        if declared in _PLAIN:
-            return True
+        return _is_plain(declared)
     except TypeError:
         return False
-    if isinstance(declared, TypeVar):
+
+
+@functools.cache
+def _is_plain(declared: Any) -> bool:
+    if declared in _PLAIN or isinstance(declared, TypeVar):
         return True
     origin = get_origin(declared)
     if origin in (dict, list, Union, types.UnionType):

@@ -28,6 +28,7 @@ from kassette import (
     Unset,
     WriteContentionError,
 )
+from kassette.errors import naming_run
 from kassette.values import encode_value
 from kassette_io import lifecycle
 from kassette_io.context import Context
@@ -96,12 +97,14 @@ class Workflow(Generic[InT, OutT]):
         that the function takes; a dispatcher that delivers twice can take a
         TerminalRunError whose ``terminal_state`` is ``"complete"`` as done.
         """
+        run_id = lifecycle.create_run_id() if run_id is None else run_id
         metadata: object | Unset = input
         if self._input_type is not None and not isinstance(input, Unset):
-            metadata = self._input_type.to_plain(input, "the input")
+            with naming_run(run_id):
+                metadata = self._input_type.to_plain(input, "the input")
         run = await lifecycle.open_session(
             self._storage,
-            lifecycle.create_run_id() if run_id is None else run_id,
+            run_id,
             lifecycle.start_command(metadata, self._version(version)),
             must_exist=self._takes_input and isinstance(input, Unset),
         )
@@ -119,7 +122,8 @@ class Workflow(Generic[InT, OutT]):
         """
         typed = self._event_type(event_name)
         if typed is not None:
-            value = typed.to_plain(value, f"the value of event {event_name!r}")
+            with naming_run(run_id):
+                value = typed.to_plain(value, f"the value of event {event_name!r}")
         run = await lifecycle.resume(
             self._storage, run_id, event_name, value, version=self._version(version)
         )

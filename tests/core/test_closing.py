@@ -157,7 +157,7 @@ def test_a_step_entry_that_lands_while_closing_is_returned() -> None:
     (append,) = session.tell(StepSucceeded("llm", 1))
     assert isinstance(append, Append)
     session.tell(Complete())
-    assert session.tell(Appended(append.entry, 1)) == [Return(append.entry)]  # type: ignore[arg-type]
+    assert session.tell(Appended(append.entry, 1)) == [Return(append.entry, 1)]  # type: ignore[arg-type]
     assert session.state() is State.CLOSING
 
 

@@ -324,3 +324,64 @@ def test_one_changed_byte_gives_entries_or_corruption(position: int, byte: int) 
         return
     again = b"".join(encode_entry(entry, n) for n, entry in enumerate(entries))
     assert decode_journal(again).entries == entries
+
+
+PIECES = st.sampled_from(
+    [
+        b'"type":"step"',
+        b'"session":1',
+        b'"session":true',
+        b'"offset":0',
+        b'"offset":9',
+        b'"timestamp":"2026-01-31T12:00:00.000Z"',
+        b'"stepId":"a"',
+        b'"stepId":"a,\\"result\\":1"',
+        b'"name":"a"',
+        b'"name":null',
+        b'"result":{"x":1,"result":2}',
+        b'"result":[{"result":1},"\\ud800"]',
+        b'"result":"}"',
+        b'"result":1.0',
+        b'"result" :2',
+        b'"result":',
+        b'"extra":{"a":1,"result":3}',
+        b"}",
+        b"{",
+    ]
+)
+
+
+@given(
+    st.lists(PIECES, min_size=6, max_size=9),
+    st.sampled_from([b",", b", "]),
+    st.sampled_from([b"}", b" }", b"}}", b"} ", b""]),
+)
+@example(
+    [
+        b'"type":"step"',
+        b'"session":1',
+        b'"offset":0',
+        b'"timestamp":"t"',
+        b'"stepId":"a"',
+        b'"name":"a"',
+        b'"result":1',
+        b'"result":2',
+    ],
+    b",",
+    b"}",
+)
+def test_the_quick_way_to_read_a_step_reads_what_the_whole_parser_does(
+    members: list[bytes], comma: bytes, end: bytes
+) -> None:
+    """A line cut in the wrong place would replay a result that nobody recorded."""
+    line = b"{" + comma.join(members) + end
+
+    def read(by: Any) -> Any:
+        try:
+            return by()
+        except JournalCorruptionError:
+            return None
+
+    whole = read(lambda: decode_line(line, 0))
+    quick = read(lambda: decode_journal(line + b"\n").entries[0])
+    assert quick == whole

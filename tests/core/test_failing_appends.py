@@ -241,4 +241,4 @@ def test_a_late_durable_step_is_still_returned(how: str) -> None:
     assert isinstance(append, Append)
     entry: Any = append.entry
     session.do(Close() if how == "closed" else AppendFailed(step("x"), StorageError("io")))
-    assert session.do(Appended(entry, 1)) == [Return(entry)]
+    assert session.do(Appended(entry, 1)) == [Return(entry, 1)]

@@ -36,7 +36,7 @@ def test_a_step_is_returned_only_once_its_entry_is_durable() -> None:
         session=1, timestamp=STAMP, step_id="llm", name="llm", result_json=b'{"text":"hi"}'
     )
     assert session.tell(StepSucceeded("llm", {"text": "hi"})) == [Append(entry)]
-    assert session.tell(Appended(entry, 1)) == [Return(entry)]
+    assert session.tell(Appended(entry, 1)) == [Return(entry, {"text": "hi"})]
 
 
 @pytest.mark.parametrize("result", [None, 0, False, "", [], {}, "x", 1.5, {"a": [None]}])

@@ -199,8 +199,8 @@ def _effect(effect: Effect) -> str:
             return f"open session {number}"
         case Replay(entry=step):
             return f"replay {step.step_id} {json.dumps(step.result)}"
-        case Return(entry=step):
-            return f"return {step.step_id} {json.dumps(step.result)}"
+        case Return(entry=step, result=result):
+            return f"return {step.step_id} {json.dumps(result)}"
         case RunStep(step_id=step_id):
             return f"run {step_id}"
         case Deliver(entry=event):
