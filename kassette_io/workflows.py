@@ -205,7 +205,8 @@ class Workflow(Generic[InT, OutT]):
         metadata = run.metadata
         if self._input_type is None:
             return metadata
-        return self._input_type.rebuild(encode_value(metadata), "the input")
+        with naming_run(run.run_id):
+            return self._input_type.rebuild(encode_value(metadata), "the input")
 
     async def _tell(self, outcome: RunResult[OutT]) -> None:
         if isinstance(outcome, Failed) and self._on_error is not None:
