@@ -11,6 +11,7 @@ A map for newcomers:
 - ``commands``, ``effects``  the machine's vocabulary
 - ``replay``       a journal as replay asks it
 - ``tail``         whether an append may follow what a journal ends with
+- ``object_append``  the append loop of a journal that is one object in a store
 - ``forking``      what a fork's journal holds
 - ``status``       what a run is doing
 - ``retry``        when a failed attempt is tried again

@@ -56,7 +56,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     if arguments.version:
         return arguments
     if arguments.verb is None:
-        raise Misuse("say what to do: list, status, dump or fork; see kassette --help")
+        raise Misuse("say what to do: list, status, dump, fork or check; see kassette --help")
     if arguments.storage is None:
         arguments.storage = os.environ.get("KASSETTE_STORAGE") or None
     if arguments.storage is None:
@@ -96,6 +96,8 @@ def _parser() -> _Parser:
     )
     cut.add_argument("--from-step", metavar="ID", help="keep the entries before the step ID")
     fork.add_argument("--new-run-id", metavar="ID", help="the new run's id; a random one if absent")
+
+    _add_verb(add_verb, "check", "prove that an object store keeps what journals rely on")
     return parser
 
 
@@ -119,7 +121,7 @@ def _add_common(parser: argparse.ArgumentParser, *, storage: str | None, json: s
         "--storage",
         default=storage,
         metavar="URL",
-        help="file:<path>; KASSETTE_STORAGE is used if it is absent",
+        help="file:<path> or s3://<bucket>[/<prefix>]; KASSETTE_STORAGE is used if it is absent",
     )
     parser.add_argument(
         "--json", action="store_true", default=json, help="print JSON on a terminal, too"

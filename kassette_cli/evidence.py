@@ -72,7 +72,7 @@ async def summarise_runs(
     return summaries
 
 
-async def report_run(storage: LocalStorage, run_id: str) -> RunReport:
+async def report_run(storage: Storage, run_id: str) -> RunReport:
     """Give what is known of a run. Raises as ``read_run`` does."""
     entries = await read_run(storage, run_id)
     return RunReport(run_id=run_id, entries=entries, holder=await _holder(storage, run_id))
@@ -102,7 +102,9 @@ async def _summarise(storage: Storage, run_id: str) -> RunSummary:
     )
 
 
-async def _holder(storage: LocalStorage, run_id: str) -> Holder | None:
+async def _holder(storage: Storage, run_id: str) -> Holder | None:
+    if not isinstance(storage, LocalStorage):
+        return None  # nothing is locked in an object store
     try:
         async with aiofiles.open(Path(storage.directory, f"{run_id}.lock"), "rb") as file:
             signed = orjson.loads(await file.read())

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import TextIO, TypeVar
 
-    from kassette_io.local_storage import LocalStorage
+    from kassette_cli.verbs import OpenStorage
 
     T = TypeVar("T")
 
@@ -70,7 +70,7 @@ def _answer(argv: Sequence[str] | None) -> None:
         _print(lambda each: terminal.show(console, each), shown)
 
 
-def _open(arguments: Namespace) -> LocalStorage:
+def _open(arguments: Namespace) -> OpenStorage:
     from kassette import UsageError, check_run_id
     from kassette_cli.arguments import Misuse
     from kassette_cli.verbs import check_exists
@@ -87,7 +87,7 @@ def _open(arguments: Namespace) -> LocalStorage:
     return storage
 
 
-def _in_json(arguments: Namespace, storage: LocalStorage) -> Iterable[bytes]:
+def _in_json(arguments: Namespace, storage: OpenStorage) -> Iterable[bytes]:
     import kassette
     from kassette_cli import plain, verbs
 
@@ -101,6 +101,9 @@ def _in_json(arguments: Namespace, storage: LocalStorage) -> Iterable[bytes]:
         case "dump":
             entries = verbs.perform(storage, verbs.read_run, arguments.run)
             return map(plain.entry_line, entries[arguments.offset :])
+        case "check":
+            verbs.perform(storage, verbs.check_storage)
+            return [plain.checked_line()]
         case _:
             forked = verbs.perform(
                 storage,

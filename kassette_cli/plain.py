@@ -23,3 +23,8 @@ def entry_line(entry: kassette.Entry) -> bytes:
     if entry.offset is None:
         raise kassette.InternalError(f"a storage gave an entry without its offset: {entry!r}")
     return kassette.encode_entry(entry, entry.offset)
+
+
+def checked_line() -> bytes:
+    """Write ``{"ok":true}``."""
+    return b'{"ok":true}\n'

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from kassette import Entry
-    from kassette_io.local_storage import LocalStorage
+    from kassette_cli.verbs import OpenStorage
 
 MOMENT = 0.3
 """Seconds that something may take before its progress is shown."""
@@ -45,7 +45,7 @@ def make_console() -> Console:
 
 
 def answer(
-    arguments: Namespace, storage: LocalStorage, console: Console
+    arguments: Namespace, storage: OpenStorage, console: Console
 ) -> Iterable[RenderableType]:
     """Do what the arguments ask, and give what is to be shown."""
     url: str = arguments.storage
@@ -59,6 +59,9 @@ def answer(
         case "dump":
             entries = verbs.perform(storage, _read_run, arguments.run, console)
             return pretty.journal(entries[arguments.offset :])
+        case "check":
+            verbs.perform(storage, verbs.check_storage)
+            return ["ok: both conditions are enforced, and a read sees the last write"]
         case _:
             forked = verbs.perform(
                 storage,
@@ -100,7 +103,7 @@ class AfterAMoment:
 
 
 async def _summarise_runs(
-    storage: LocalStorage, limit: int | None, console: Console
+    storage: OpenStorage, limit: int | None, console: Console
 ) -> list[evidence.RunSummary]:
     bar = Progress(
         TextColumn("reading runs"),
@@ -116,11 +119,11 @@ async def _summarise_runs(
         )
 
 
-async def _report_run(storage: LocalStorage, run_id: str, console: Console) -> evidence.RunReport:
+async def _report_run(storage: OpenStorage, run_id: str, console: Console) -> evidence.RunReport:
     with AfterAMoment(Status("reading the journal", console=console)):
         return await evidence.report_run(storage, run_id)
 
 
-async def _read_run(storage: LocalStorage, run_id: str, console: Console) -> list[Entry]:
+async def _read_run(storage: OpenStorage, run_id: str, console: Console) -> list[Entry]:
     with AfterAMoment(Status("reading the journal", console=console)):
         return await verbs.read_run(storage, run_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from stat import S_ISDIR
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import anyio
 
@@ -14,13 +14,17 @@ import kassette_io
 from kassette_io.local_storage import LocalStorage
 from kassette_io.storage import Storage
 
+if TYPE_CHECKING:
+    from kassette_io.remote_storage import RemoteStorage
+
+OpenStorage: TypeAlias = "LocalStorage | RemoteStorage"
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 def perform(
-    storage: LocalStorage,
-    verb: Callable[Concatenate[LocalStorage, P], Awaitable[T]],
+    storage: OpenStorage,
+    verb: Callable[Concatenate[OpenStorage, P], Awaitable[T]],
     *args: P.args,
     **kwargs: P.kwargs,
 ) -> T:
@@ -99,3 +103,13 @@ async def fork_run(
     )
     await run.aclose()
     return run.run_id
+
+
+async def check_storage(storage: Storage) -> None:
+    """Prove that an object store keeps its promises; a local disk has none to prove.
+
+    Raises StorageError that names every promise the store breaks.
+    """
+    check = getattr(storage, "check", None)
+    if check is not None:
+        await check()

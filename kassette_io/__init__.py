@@ -6,9 +6,12 @@ A map for newcomers:
 - ``context``    steps, waits, sleeps and parallel branches inside it
 - ``lifecycle``  ``start``, ``resume`` and ``fork``: sessions without the wrapper
 - ``run``        one open session: performs the machine's effects
-- ``storage``    what a storage promises; ``local_storage``, ``memory_storage`` keep it
+- ``storage``    what a storage promises; ``local_storage``, ``remote_storage`` and
+  ``memory_storage`` keep it
+- ``object_store``, ``s3``  what ``remote_storage`` needs of a store, and S3 as one
 - ``typed``      values of declared types, through pydantic
 - ``results``, ``urls``  what came of a workflow; storage by URL
+- ``testing``    the conformance suite that every storage has to pass
 
 Everything that decides is in ``kassette``, which knows no event loop and no file. What workflow
 authors need of it is exported from here as well.
@@ -79,6 +82,13 @@ if TYPE_CHECKING:
     from kassette_io.memory_storage import (
         MemoryStorage as MemoryStorage,
     )
+    from kassette_io.object_store import (
+        GetObjectResult as GetObjectResult,
+        ObjectStoreClient as ObjectStoreClient,
+    )
+    from kassette_io.remote_storage import (
+        RemoteStorage as RemoteStorage,
+    )
     from kassette_io.results import (
         Failed as Failed,
         RunResult as RunResult,
@@ -87,6 +97,9 @@ if TYPE_CHECKING:
     )
     from kassette_io.run import (
         Run as Run,
+    )
+    from kassette_io.s3 import (
+        S3ObjectStoreClient as S3ObjectStoreClient,
     )
     from kassette_io.storage import (
         SessionStorage as SessionStorage,
@@ -120,6 +133,9 @@ _NAMES = {
     "kassette_io.lifecycle": ("create_run_id fork resume start"),
     "kassette_io.local_storage": ("LocalStorage"),
     "kassette_io.memory_storage": ("MemoryStorage"),
+    "kassette_io.object_store": ("GetObjectResult ObjectStoreClient"),
+    "kassette_io.remote_storage": ("RemoteStorage"),
+    "kassette_io.s3": ("S3ObjectStoreClient"),
     "kassette_io.results": ("Failed RunResult Success Suspended"),
     "kassette_io.run": ("Run"),
     "kassette_io.storage": ("SessionStorage Storage"),

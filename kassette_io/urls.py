@@ -2,20 +2,47 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from kassette import UsageError
-from kassette_io.local_storage import LocalStorage
+
+if TYPE_CHECKING:
+    from kassette_io.local_storage import LocalStorage
+    from kassette_io.remote_storage import RemoteStorage
 
 
-def open_storage(url: str) -> LocalStorage:
-    """Give the storage at ``url``: ``file:<path>``, relative or absolute.
+def open_storage(url: str) -> LocalStorage | RemoteStorage:
+    """Give the storage at ``url``: ``file:<path>`` or ``s3://<bucket>[/<prefix>]``.
 
-    Use it with ``async with``. Raises UsageError for any other URL.
+    A path may be relative or absolute. For S3, region, endpoint and credentials come the usual
+    ways of the AWS SDKs. Use it with ``async with``. Raises UsageError for any other URL.
     """
-    scheme, colon, path = url.partition(":")
-    if not colon or scheme != "file" or not path:
-        raise UsageError(f"{url!r} names no storage. Use file:<path>, for example file:.kassette")
+    scheme, colon, rest = url.partition(":")
+    if scheme == "file" and colon and rest:
+        return _open_directory(url, rest)
+    if scheme == "s3" and rest.startswith("//"):
+        return _open_bucket(url, rest.removeprefix("//"))
+    raise UsageError(
+        f"{url!r} names no storage. Use file:<path>, for example file:.kassette, "
+        "or s3://<bucket>[/<prefix>]"
+    )
+
+
+def _open_directory(url: str, path: str) -> LocalStorage:
+    from kassette_io.local_storage import LocalStorage
+
     if path.startswith("//"):
         path = path.removeprefix("//")
         if not path.startswith("/"):
             raise UsageError(f"{url!r}: a file URL with two slashes names a host; use file:<path>")
     return LocalStorage(path)
+
+
+def _open_bucket(url: str, rest: str) -> RemoteStorage:
+    from kassette_io.remote_storage import RemoteStorage
+    from kassette_io.s3 import S3ObjectStoreClient
+
+    bucket, _, prefix = rest.partition("/")
+    if not bucket:
+        raise UsageError(f"{url!r} names no bucket; use s3://<bucket>[/<prefix>]")
+    return RemoteStorage(S3ObjectStoreClient(bucket), prefix=prefix)

@@ -26,7 +26,7 @@ def complaint(outcome: Outcome, code: int) -> str:
 
 
 MISUSES = [
-    ((), "say what to do: list, status, dump or fork; see kassette --help"),
+    ((), "say what to do: list, status, dump, fork or check; see kassette --help"),
     (("lst",), "'lst'"),
     (("list", "extra"), "unrecognized arguments: extra"),
     (("list", "--limit", "-1"), "'-1' is not a whole number of at least 0"),

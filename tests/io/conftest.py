@@ -1,4 +1,4 @@
-"""Fixtures of the driver tests: the three worlds of storage, appends that are held up, the clock."""
+"""Fixtures of the driver tests: the worlds of storage, appends that are held up, the clock."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ from kassette_io import LocalStorage, MemoryStorage, Storage
 from tests.io.storages import WORLDS, Held, HeldForeign, HeldLocal, World
 from tests.io.stories import Clock
 
-pytest.register_assert_rewrite("tests.io.storage_suite")
-
 
 @pytest.fixture(params=WORLDS)
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
     return World(str(request.param), tmp_path / "journals")
 
 
-@pytest.fixture(params=["memory", "three-methods"])
+@pytest.fixture(params=["memory", "remote", "three-methods"])
 def lockless(request: pytest.FixtureRequest, tmp_path: Path) -> World:
     """Give a world in which a second session opens while the first one is alive."""
     return World(str(request.param), tmp_path / "journals")

@@ -13,8 +13,9 @@ from anyio import Event, to_thread
 from anyio.lowlevel import checkpoint
 
 from kassette import Tail, check_append
-from kassette_io import Entry, LocalStorage, MemoryStorage, Storage
+from kassette_io import Entry, LocalStorage, MemoryStorage, RemoteStorage, Storage
 from kassette_io.storage import as_session_storage
+from tests.io.object_stores import Client, Store
 
 
 class ThreeMethods:
@@ -48,6 +49,7 @@ class World:
         self.directory = directory
         self._lines: dict[str, bytes] = {}
         self._runs: dict[str, list[Entry]] = {}
+        self._objects = Store()
 
     def open(self) -> Storage:
         """Give a storage of its own over the shared journals."""
@@ -56,11 +58,13 @@ class World:
                 return LocalStorage(self.directory)
             case "memory":
                 return MemoryStorage(self._lines)
+            case "remote":
+                return RemoteStorage(Client(self._objects), prefix="prod")
             case _:
                 return ThreeMethods(self._runs)
 
 
-WORLDS = ("memory", "local", "three-methods")
+WORLDS = ("memory", "local", "remote", "three-methods")
 
 
 class Delegating:

@@ -1,4 +1,4 @@
-"""Every storage of ours, and a foreign one, under the suite that any storage has to pass."""
+"""How storages are recognised, named and opened; what they promise is in ``test_conformance``."""
 
 from __future__ import annotations
 
@@ -9,48 +9,12 @@ import pytest
 from kassette_io import (
     LocalStorage,
     MemoryStorage,
-    SessionStorage,
     Storage,
     UsageError,
     open_storage,
 )
 from kassette_io.storage import as_session_storage
-from tests.io.storage_suite import SessionStorageSuite, StorageSuite
-from tests.io.storages import Delegating, ThreeMethods
-
-
-class TestMemoryStorage(SessionStorageSuite):
-    @pytest.fixture
-    def storage(self) -> MemoryStorage:
-        return MemoryStorage()
-
-
-class TestLocalStorage(SessionStorageSuite):
-    @pytest.fixture
-    def storage(self, tmp_path: Path) -> LocalStorage:
-        return LocalStorage(tmp_path / "not" / "there" / "yet")
-
-
-class TestThreeMethods(StorageSuite):
-    @pytest.fixture
-    def storage(self) -> ThreeMethods:
-        return ThreeMethods()
-
-
-class TestThreeMethodsCompleted(StorageSuite):
-    """What ``as_session_storage`` makes of three methods is a storage too."""
-
-    @pytest.fixture
-    def storage(self) -> SessionStorage:
-        return as_session_storage(ThreeMethods())
-
-
-class TestDelegatingStorage(SessionStorageSuite):
-    """The wrappers that other tests use do not change what they wrap."""
-
-    @pytest.fixture
-    def storage(self, tmp_path: Path) -> Delegating:
-        return Delegating(LocalStorage(tmp_path))
+from tests.io.storages import ThreeMethods
 
 
 def test_a_storage_is_known_by_its_methods() -> None:

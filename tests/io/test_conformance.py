@@ -1,0 +1,377 @@
+"""The conformance suite on our storages, and on broken ones, each of which it has to catch."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from anyio import Lock
+from anyio.lowlevel import checkpoint
+
+from kassette import (
+    Entry,
+    FencedError,
+    StartEntry,
+    StepEntry,
+    Tail,
+    TerminalRunError,
+    check_append,
+    check_run_id,
+    decode_journal,
+    encode_entry,
+)
+from kassette_io import LocalStorage, MemoryStorage, RemoteStorage, Storage
+from kassette_io.storage import as_session_storage, taken
+from kassette_io.testing import storage_conformance
+from tests.io.object_stores import Client
+from tests.io.storages import Delegating
+
+pytestmark = pytest.mark.anyio
+
+Made = AbstractAsyncContextManager[Storage]
+
+
+class ThreeMethods:
+    """A storage as somebody else would write it; right in everything."""
+
+    def __init__(self) -> None:
+        self.data: dict[str, bytes] = {}
+
+    async def append(self, run_id: str, entry: Entry) -> int:
+        await checkpoint()
+        entries = self.read(run_id)
+        self.check(Tail.of(entries), entry, run_id)
+        return self.write(run_id, len(entries), entry)
+
+    def check(self, tail: Tail, entry: Entry, run_id: str) -> None:
+        check_append(tail, entry, run_id=run_id)
+
+    def write(self, run_id: str, offset: int, entry: Entry) -> int:
+        self.data[run_id] = self.data.get(run_id, b"") + encode_entry(entry, offset)
+        return offset
+
+    def read(self, run_id: str) -> list[Entry]:
+        return decode_journal(self.data.get(check_run_id(run_id), b"")).entries
+
+    async def read_all(self, run_id: str) -> list[Entry]:
+        await checkpoint()
+        return self.read(run_id)
+
+    async def list_runs(self) -> AsyncIterator[str]:
+        for run_id in self.data:
+            await checkpoint()
+            yield run_id
+
+
+@asynccontextmanager
+async def memory() -> AsyncIterator[Storage]:
+    yield MemoryStorage()
+
+
+@asynccontextmanager
+async def local() -> AsyncIterator[Storage]:
+    with TemporaryDirectory() as directory:
+        async with LocalStorage(Path(directory, "journals")) as storage:
+            yield storage
+
+
+@asynccontextmanager
+async def remote() -> AsyncIterator[Storage]:
+    async with RemoteStorage(Client(page=3), prefix="prod") as storage:
+        yield storage
+
+
+@asynccontextmanager
+async def three_methods() -> AsyncIterator[Storage]:
+    yield ThreeMethods()
+
+
+@asynccontextmanager
+async def completed() -> AsyncIterator[Storage]:
+    """What ``as_session_storage`` makes of three methods is a storage too."""
+    yield as_session_storage(ThreeMethods())
+
+
+@asynccontextmanager
+async def delegating() -> AsyncIterator[Storage]:
+    """The wrappers that other tests use do not change what they wrap."""
+    yield Delegating(MemoryStorage())
+
+
+@pytest.mark.parametrize("make", [memory, local, remote, three_methods, completed, delegating])
+async def test_d4_d10_d12_d14_a_storage_keeps_the_contract(make: Callable[[], Made]) -> None:
+    """A workflow would behave otherwise on one storage than on another."""
+    await storage_conformance(make)
+
+
+class DropsAnEntry(ThreeMethods):
+    """Says that it has written what it has not."""
+
+    def write(self, run_id: str, offset: int, entry: Entry) -> int:
+        return offset if offset == 2 else super().write(run_id, offset, entry)
+
+
+class CountsFrom1(ThreeMethods):
+    def write(self, run_id: str, offset: int, entry: Entry) -> int:
+        return super().write(run_id, offset, entry) + 1
+
+
+class KeepsTheOffsetItIsGiven(ThreeMethods):
+    def write(self, run_id: str, offset: int, entry: Entry) -> int:
+        super().write(run_id, offset, entry)
+        return offset if entry.offset is None else entry.offset
+
+
+class ReadsWithoutOffsets(ThreeMethods):
+    async def read_all(self, run_id: str) -> list[Entry]:
+        return [each.replace(offset=None) for each in self.read(run_id)]
+
+
+class DoesNotFence(ThreeMethods):
+    def check(self, tail: Tail, entry: Entry, run_id: str) -> None:
+        try:
+            super().check(tail, entry, run_id)
+        except FencedError:
+            return
+
+
+class FencesStartsOnly(ThreeMethods):
+    def check(self, tail: Tail, entry: Entry, run_id: str) -> None:
+        if isinstance(entry, StartEntry) or entry.session >= tail.session:
+            super().check(tail, entry, run_id)
+
+
+class TakesAnEqualNumber(ThreeMethods):
+    def check(self, tail: Tail, entry: Entry, run_id: str) -> None:
+        if not (isinstance(entry, StartEntry) and entry.session == tail.session):
+            super().check(tail, entry, run_id)
+
+
+class GoesOnAfterTheEnd(ThreeMethods):
+    def check(self, tail: Tail, entry: Entry, run_id: str) -> None:
+        try:
+            super().check(tail, entry, run_id)
+        except TerminalRunError:
+            return
+
+
+class BeginsWithAnything(ThreeMethods):
+    def check(self, tail: Tail, entry: Entry, run_id: str) -> None:
+        if tail.count:
+            super().check(tail, entry, run_id)
+
+
+class RefusesWithAnotherError(ThreeMethods):
+    def check(self, tail: Tail, entry: Entry, run_id: str) -> None:
+        try:
+            super().check(tail, entry, run_id)
+        except FencedError:
+            raise PermissionError("too old") from None
+
+
+class LosesMetadata(ThreeMethods):
+    def write(self, run_id: str, offset: int, entry: Entry) -> int:
+        if isinstance(entry, StartEntry):
+            entry = entry.replace(metadata_json=None)
+        return super().write(run_id, offset, entry)
+
+
+class LosesUnknownFields(ThreeMethods):
+    def write(self, run_id: str, offset: int, entry: Entry) -> int:
+        return super().write(run_id, offset, entry.replace(extra_json=b"{}"))
+
+
+class CutsLongResults(ThreeMethods):
+    def write(self, run_id: str, offset: int, entry: Entry) -> int:
+        if isinstance(entry, StepEntry) and len(entry.result_json) > 65_536:
+            entry = entry.replace(result_json=b'"\xe2\x80\xa6"')
+        return super().write(run_id, offset, entry)
+
+
+class ListsTwice(ThreeMethods):
+    async def list_runs(self) -> AsyncIterator[str]:
+        for run_id in [*self.data, *self.data]:
+            yield run_id
+
+
+class ListsByPrefix(ThreeMethods):
+    async def list_runs(self) -> AsyncIterator[str]:
+        for run_id in {each[:5] for each in self.data}:
+            yield run_id
+
+
+class ListsWhatItRefused(ThreeMethods):
+    def check(self, tail: Tail, entry: Entry, run_id: str) -> None:
+        self.data.setdefault(run_id, b"")
+        super().check(tail, entry, run_id)
+
+
+class TakesAnyRunId(ThreeMethods):
+    def read(self, run_id: str) -> list[Entry]:
+        return decode_journal(self.data.get(run_id, b"")).entries
+
+
+class MixesRuns(ThreeMethods):
+    def read(self, run_id: str) -> list[Entry]:
+        return super().read(check_run_id(run_id).removesuffix(".2"))
+
+    def write(self, run_id: str, offset: int, entry: Entry) -> int:
+        return super().write(run_id.removesuffix(".2"), offset, entry)
+
+
+class LendsItsOwnList(ThreeMethods):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lent: dict[str, list[Entry]] = {}
+
+    async def read_all(self, run_id: str) -> list[Entry]:
+        fresh = self.read(run_id)
+        lent = self.lent.setdefault(run_id, fresh)
+        return lent if len(fresh) == 2 else fresh
+
+
+class ChecksBeforeItWaits(ThreeMethods):
+    async def append(self, run_id: str, entry: Entry) -> int:
+        entries = self.read(run_id)
+        self.check(Tail.of(entries), entry, run_id)
+        before = self.data.get(run_id, b"")
+        await checkpoint()
+        self.data[run_id] = before + encode_entry(entry, len(entries))
+        return len(entries)
+
+
+class WritesHalfWhenCancelled(ThreeMethods):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = Lock()
+
+    async def append(self, run_id: str, entry: Entry) -> int:
+        async with self.lock:
+            entries = self.read(run_id)
+            self.check(Tail.of(entries), entry, run_id)
+            line = encode_entry(entry, len(entries))
+            self.data[run_id] = self.data.get(run_id, b"") + line[:9] + b"\n"
+            await checkpoint()
+            self.data[run_id] = self.data[run_id][:-10] + line
+            return len(entries)
+
+
+class WithSessions(ThreeMethods):
+    """A session storage; right in everything."""
+
+    async def create(self, run_id: str, entries: list[Entry]) -> None:
+        await checkpoint()
+        if self.read(run_id):
+            raise taken(run_id)
+        self.data[run_id] = b"".join(map(encode_entry, entries, range(len(entries))))
+
+    async def release(self, run_id: str, session: int) -> None:
+        await checkpoint()
+
+    def abandon(self, run_id: str, session: int) -> None:
+        pass
+
+
+class CreatesOverOthers(WithSessions):
+    async def create(self, run_id: str, entries: list[Entry]) -> None:
+        self.data.pop(run_id, None)
+        await super().create(run_id, entries)
+
+
+class ChecksBeforeItCreates(WithSessions):
+    async def create(self, run_id: str, entries: list[Entry]) -> None:
+        if self.read(run_id):
+            raise taken(run_id)
+        await checkpoint()
+        self.data[run_id] = b"".join(map(encode_entry, entries, range(len(entries))))
+
+
+class CreatesAnywhere(WithSessions):
+    def read(self, run_id: str) -> list[Entry]:
+        return decode_journal(self.data.get(run_id, b"")).entries
+
+    async def append(self, run_id: str, entry: Entry) -> int:
+        return await super().append(check_run_id(run_id), entry)
+
+    async def read_all(self, run_id: str) -> list[Entry]:
+        return await super().read_all(check_run_id(run_id))
+
+
+class SharesOneBuffer(ThreeMethods):
+    """Takes the run that was asked for last for the one that it writes."""
+
+    async def append(self, run_id: str, entry: Entry) -> int:
+        self.last = run_id
+        await checkpoint()
+        return await super().append(self.last if entry.type == "step" else run_id, entry)
+
+
+class ReleasesOnce(WithSessions):
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = {("run-1", 1)}
+
+    async def release(self, run_id: str, session: int) -> None:
+        self.held.remove((run_id, session))
+
+
+class NoStorage:
+    def __repr__(self) -> str:
+        return "NoStorage"
+
+
+BROKEN = [
+    (NoStorage, "three methods: append, read_all or list_runs is missing"),
+    (DropsAnEntry, "counted from 0: append number 4 gave offset 2 instead of 3"),
+    (CountsFrom1, "counted from 0: append number 1 gave offset 1 instead of 0"),
+    (KeepsTheOffsetItIsGiven, "counted from 0: append number 3 gave offset 7 instead of 2"),
+    (ReadsWithoutOffsets, "the entry at position 0 has offset None in read_all"),
+    (DoesNotFence, "superseded session is fenced: a step of a superseded session was accepted"),
+    (FencesStartsOnly, "superseded session is fenced: a step of a superseded session was accepted"),
+    (TakesAnEqualNumber, "taken once: a second start of session 1 was accepted"),
+    (GoesOnAfterTheEnd, "follows a terminal entry: a step after 'complete' was accepted"),
+    (BeginsWithAnything, "begin with a start entry: a step as the first entry was accepted"),
+    (RefusesWithAnotherError, r"raised PermissionError\('too old'\) instead of FencedError"),
+    (LosesMetadata, "come back as they were appended, in order: StartEntry.* was appended"),
+    (LosesUnknownFields, "come back as they were appended, in order: StepEntry.* was appended"),
+    (CutsLongResults, "come back as they were appended, in order: StepEntry.* was appended"),
+    (ListsTwice, "list_runs gives every run once: the runs are"),
+    (ListsByPrefix, "list_runs gives every run once: the runs are"),
+    (ListsWhatItRefused, r"list_runs gave \['run-1'\] after an append that was refused"),
+    (TakesAnyRunId, "a bad run id is refused: append to '' was accepted"),
+    (MixesRuns, "runs are kept apart: "),
+    (LendsItsOwnList, "belongs to the caller: 2 entries belong into the journal, read_all gave 0"),
+    (ChecksBeforeItWaits, "of 8 starts of session 1 at once 8 were accepted"),
+    (WritesHalfWhenCancelled, "a cancelled append is there whole or not at all: it raised Journal"),
+    (CreatesOverOthers, "only a new one: creating a run that exists was accepted"),
+    (ChecksBeforeItCreates, "of creates at once one wins: of 8 creates of one run at once 8 were"),
+    (CreatesAnywhere, "a bad run id is refused: create of '' was accepted"),
+    (SharesOneBuffer, "runs that are written at once keep their order: "),
+    (ReleasesOnce, "raised KeyError"),
+]
+
+
+@pytest.mark.parametrize(("broken", "says"), BROKEN, ids=lambda each: getattr(each, "__name__", ""))
+async def test_the_suite_catches(broken: type[Storage], says: str) -> None:
+    """A storage with this fault would be taken for a good one."""
+
+    @asynccontextmanager
+    async def make() -> AsyncIterator[Storage]:
+        yield broken()
+
+    with pytest.raises(AssertionError, match="(?s)breaks a rule: .*" + says) as caught:
+        await storage_conformance(make)
+    assert broken.__name__ in str(caught.value)
+
+
+async def test_the_suite_takes_a_session_storage_of_somebody_else() -> None:
+    """The broken ones could have been caught for what they have in common."""
+
+    @asynccontextmanager
+    async def make() -> AsyncIterator[Storage]:
+        yield WithSessions()
+
+    await storage_conformance(make)

@@ -1,0 +1,110 @@
+"""``RemoteStorage.check`` proves what a store keeps of its promises, on stores that break them."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from kassette import StorageError
+from kassette_io import RemoteStorage
+from tests.io.object_stores import (
+    Client,
+    ClosingClient,
+    CreatesOnIfMatch,
+    IgnoresIfMatch,
+    IgnoresIfNoneMatch,
+    OneEtagForAll,
+    ReadsBehind,
+    RefusesItsEtags,
+    Store,
+)
+
+pytestmark = pytest.mark.anyio
+
+OVERWRITES = "it overwrote an object under `If-None-Match: *`"
+STALE_ETAG = "it overwrote an object under a stale `If-Match`"
+CREATES = "it created an object under `If-Match`"
+REFUSES = "it refused under `If-Match` the etag that it had just given out"
+SAME_ETAG = "it gave two versions of an object the same etag"
+STALE_READ = "a read did not see the write before it"
+ALL = {OVERWRITES, STALE_ETAG, CREATES, REFUSES, SAME_ETAG, STALE_READ}
+
+
+async def test_a_good_store_passes_and_nothing_of_it_stays() -> None:
+    """Nobody could use any store, or every check would leave litter."""
+    client = ClosingClient()
+    await RemoteStorage(client, prefix="prod").check()
+    assert client.store.objects == {}
+    assert client.log.count("put") == 5
+
+
+@pytest.mark.parametrize(
+    ("client", "broken"),
+    [
+        (ClosingClient(IgnoresIfNoneMatch()), {OVERWRITES}),
+        (ClosingClient(IgnoresIfMatch()), {STALE_ETAG}),
+        (ClosingClient(CreatesOnIfMatch()), {CREATES}),
+        (ClosingClient(RefusesItsEtags()), {REFUSES}),
+        (ClosingClient(OneEtagForAll()), {SAME_ETAG}),
+        (ReadsBehind(), {STALE_READ}),
+        (ReadsBehind(IgnoresIfNoneMatch()), {STALE_READ, OVERWRITES}),
+    ],
+    ids=lambda value: repr(getattr(value, "store", value)),
+)
+async def test_every_broken_promise_is_named_and_no_other(
+    client: ClosingClient, broken: set[str]
+) -> None:
+    """A store that loses entries would pass, or its operator look for the wrong fault."""
+    with pytest.raises(StorageError, match="must not keep journals") as caught:
+        await RemoteStorage(client).check()
+    assert {each for each in ALL if each in str(caught.value)} == broken
+    assert type(client).__name__ in str(caught.value)
+    assert client.store.objects == {}
+
+
+async def test_a_store_without_any_condition_is_told_everything() -> None:
+    """A store that ignores conditions in silence would lose entries in silence."""
+
+    class Careless(Store):
+        def holds(self, key: str, etag: str | None) -> bool:
+            return True
+
+    client = ClosingClient(Careless())
+    with pytest.raises(StorageError) as caught:
+        await RemoteStorage(client).check()
+    assert {each for each in ALL if each in str(caught.value)} == {OVERWRITES, STALE_ETAG, CREATES}
+    assert client.store.objects == {}
+
+
+async def test_the_scratch_objects_are_no_runs() -> None:
+    """A listing beside a check would show a run that nobody started."""
+    client = Client()
+    storage = RemoteStorage(client, prefix="prod")
+    await storage.check()
+    assert len(client.store.objects) == 1
+    assert all(key.startswith("prod/.check/") for key in client.store.objects)
+    assert [each async for each in storage.list_runs()] == []
+
+
+async def test_what_cannot_be_removed_is_logged_and_changes_no_verdict(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Credentials that may not delete would turn a good store into a bad one."""
+
+    class Keeps(ClosingClient):
+        async def delete_object(self, key: str) -> None:
+            raise StorageError("403: access denied")
+
+    with caplog.at_level(logging.WARNING, "kassette"):
+        await RemoteStorage(Keeps()).check()
+    assert "access denied" in caplog.text
+
+
+async def test_an_error_in_the_middle_is_raised_and_the_scratch_object_removed() -> None:
+    """A check that cannot be made would pass, or leave litter."""
+    client = ClosingClient()
+    client.read_errors.extend([None, StorageError("503")])
+    with pytest.raises(StorageError, match="503"):
+        await RemoteStorage(client).check()
+    assert client.store.objects == {}

@@ -1,0 +1,76 @@
+"""What the tests share: a look at a journal past all clients, a small workflow, retrying callers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from urllib.parse import quote
+
+from kassette import Entry, StepEntry, decode_journal
+from kassette_io import RemoteStorage, S3ObjectStoreClient
+
+from .servers import S3Server
+
+PREFIX = "runs"
+
+
+def raw_journal(server: S3Server, bucket: str, run_id: str, prefix: str = PREFIX) -> bytes:
+    """Give the object as the server has it, past every client; nothing if it is not there."""
+    status, body = server.ask("GET", f"/{bucket}/{prefix}/{quote(run_id)}/journal.jsonl")
+    assert status in (200, 404), body
+    return body if status == 200 else b""
+
+
+def journal(server: S3Server, bucket: str, run_id: str) -> list[Entry]:
+    """Give the journal's entries; its offsets are contiguous, or reading it raises."""
+    return decode_journal(raw_journal(server, bucket, run_id)).entries
+
+
+def types(entries: list[Entry]) -> list[str]:
+    return [entry.type for entry in entries]
+
+
+def step_ids(entries: list[Entry]) -> list[str]:
+    return [entry.step_id for entry in entries if isinstance(entry, StepEntry)]
+
+
+class Counted:
+    """A step's side effect: how often it has happened under each name."""
+
+    def __init__(self) -> None:
+        self.calls: dict[str, int] = {}
+
+    def __call__(self, name: str) -> dict[str, object]:
+        self.calls[name] = self.calls.get(name, 0) + 1
+        return {"name": name, "call": self.calls[name]}
+
+
+async def until_done(
+    attempt: Callable[[], Awaitable[None]], errors: tuple[type[BaseException], ...], limit: int = 60
+) -> list[BaseException]:
+    """Call ``attempt`` until it returns; give the errors that it raised before."""
+    raised: list[BaseException] = []
+    for _ in range(limit):
+        try:
+            await attempt()
+        except errors as error:
+            raised.append(error)
+        else:
+            return raised
+    raise AssertionError(f"not done after {limit} attempts; last: {raised[-1]!r}")
+
+
+class S3World:
+    """A bucket; every ``open`` is what another process would hold of it, but for the client."""
+
+    kind = "remote"
+
+    def __init__(self, server: S3Server, bucket: str) -> None:
+        self._client = S3ObjectStoreClient(bucket, endpoint_url=server.url)
+
+    def open(self) -> RemoteStorage:
+        """Give a storage of its own over the bucket."""
+        return RemoteStorage(self._client, prefix="prod")
+
+    async def aclose(self) -> None:
+        """Close the client that all storages share."""
+        await self._client.aclose()

@@ -1,0 +1,142 @@
+"""The command over ``s3://``: the same verbs, output and errors as over ``file:``."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import anyio
+import pytest
+
+from kassette_io import open_storage, start
+
+from .servers import S3Server, free_port
+from .support import PREFIX, journal, step_ids
+
+
+def kassette(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "kassette_cli", *arguments],
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def answers(*arguments: str) -> list[dict[str, Any]]:
+    done = kassette(*arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture
+def url(bucket: str, atomic_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A storage with two runs, at the endpoint that the environment names."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", atomic_server.url)
+    monkeypatch.delenv("KASSETTE_STORAGE", raising=False)
+    where = f"s3://{bucket}/{PREFIX}"
+
+    async def fill() -> None:
+        async with open_storage(where) as storage:
+            async with await start(storage, "run-1", metadata={"n": 1}) as run:
+                await run.record("llm", lambda: {"text": "ü"})
+                await run.record("llm", lambda: 2)
+                await run.complete()
+            async with await start(storage, "run-2"):
+                pass
+
+    anyio.run(fill)
+    return where
+
+
+def test_every_verb_works_over_s3(url: str, bucket: str, atomic_server: S3Server) -> None:
+    """Journals of another machine are what people most want to look into."""
+    assert answers("--storage", url, "list") == [{"runId": "run-1"}, {"runId": "run-2"}]
+    assert len(answers("--storage", url, "list", "--limit", "1")) == 1
+    (status,) = answers("--storage", url, "status", "run-1")
+    assert status["status"] == "completed"
+    dumped = kassette("--storage", url, "dump", "run-1").stdout
+    assert dumped == atomic_server.ask("GET", f"/{bucket}/{PREFIX}/run-1/journal.jsonl")[1].decode()
+    assert [
+        each["type"] for each in answers("--storage", url, "dump", "run-1", "--offset", "2")
+    ] == [
+        "step",
+        "complete",
+    ]
+    forked = answers(
+        "--storage", url, "fork", "run-1", "--from-step", "llm#2", "--new-run-id", "run-3"
+    )
+    assert forked == [{"runId": "run-3"}]
+    assert step_ids(journal(atomic_server, bucket, "run-3")) == ["llm"]
+
+
+def test_a_terminal_is_served_over_s3_as_well(url: str) -> None:
+    """What people see also looks for a lock file, which an object store does not have."""
+    for verb in (["list"], ["status", "run-1"], ["status", "run-2"], ["dump", "run-1"], ["check"]):
+        ours, theirs = os.openpty()
+        with subprocess.Popen(
+            [sys.executable, "-m", "kassette_cli", "--storage", url, *verb],
+            stdout=theirs,
+            stderr=subprocess.PIPE,
+        ) as process:
+            os.close(theirs)
+            shown = read_all(ours)
+            _, errors = process.communicate(timeout=60)
+        assert (process.returncode, errors) == (0, b""), verb
+        assert shown.strip(), verb
+
+
+def read_all(terminal: int) -> bytes:
+    """Read until the other side has gone, which a terminal says with an error."""
+    parts: list[bytes] = []
+    try:
+        while part := os.read(terminal, 65536):
+            parts.append(part)
+    except OSError:
+        pass
+    os.close(terminal)
+    return b"".join(parts)
+
+
+def test_the_storage_may_come_from_the_environment(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """KASSETTE_STORAGE is for s3:// as much as for file:."""
+    monkeypatch.setenv("KASSETTE_STORAGE", url)
+    assert answers("list") == [{"runId": "run-1"}, {"runId": "run-2"}]
+
+
+def test_an_error_is_one_line_and_exit_1(
+    url: str, atomic_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A traceback of three libraries would hide the one word that helps."""
+    unknown = kassette("--storage", url, "status", "no-such-run")
+    assert unknown.returncode == 1
+    assert "no-such-run" in unknown.stderr
+    missing = kassette("--storage", "s3://no-such-bucket/x", "list")
+    assert missing.returncode == 1
+    assert "no-such-bucket" in missing.stderr
+    assert atomic_server.url in missing.stderr
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{free_port()}")
+    refused = kassette("--storage", url, "dump", "run-1")
+    assert refused.returncode == 1
+    misused = kassette("--storage", "s3://", "list")
+    assert misused.returncode == 2
+    for each in (unknown, missing, refused, misused):
+        assert each.stdout == ""
+        assert each.stderr.count("\n") == 1, each.stderr
+        assert each.stderr.startswith("kassette: ")
+
+
+def test_check_proves_the_store(url: str) -> None:
+    """Whoever sets up a bucket wants to know before the first run whether it can be trusted."""
+    assert answers("--storage", url, "check") == [{"ok": True}]
+    refused = kassette("--storage", "s3://no-such-bucket/x", "check")
+    assert refused.returncode == 1
+    assert refused.stdout == ""
+    assert "NoSuchBucket" in refused.stderr
