@@ -53,7 +53,7 @@ class Halting:
 
 def record_for_ever(channel: Channel, *, backend: str, directory: str) -> None:
     """Record steps without end, halting inside an append, until interrupted."""
-    _local_journal.os = Halting(channel, 5)  # type: ignore[assignment]
+    _local_journal.os = Halting(channel, 5)  # type: ignore[assignment,attr-defined]
     try:
         anyio.run(_record_for_ever, channel, LocalStorage(directory), backend=backend)
     except KeyboardInterrupt:
@@ -148,7 +148,7 @@ def lose_the_loop(channel: Channel, *, directory: str) -> None:
 
     async def record() -> None:
         run = await start(storage, RUN_ID)
-        _local_journal.os = Slow(channel, 0)  # type: ignore[assignment]
+        _local_journal.os = Slow(channel, 0)  # type: ignore[assignment,attr-defined]
         await run.record("step", lambda: 1)
 
     async def until_busy() -> None:
@@ -159,7 +159,7 @@ def lose_the_loop(channel: Channel, *, directory: str) -> None:
     task = loop.create_task(record())
     loop.run_until_complete(until_busy())
     loop.close()
-    _local_journal.os = os  # type: ignore[misc]
+    _local_journal.os = os  # type: ignore[attr-defined]
     free.set()
 
     async def elsewhere() -> None:
@@ -187,11 +187,11 @@ class Stingy:
                 raise RuntimeError("can't start new thread")
             really_begin(thread)
 
-        threading.Thread.start = begin  # type: ignore[method-assign]
+        threading.Thread.start = begin  # type: ignore[assignment,method-assign]
 
     def refuse(self, times: int) -> None:
         """Refuse the next ``times`` threads; there is none left from before."""
-        local_storage.WRITERS = _threads.Threads("kassette-writer")
+        local_storage.WRITERS = _threads.Threads("kassette-writer")  # type: ignore[attr-defined]
         self.refusals = times
 
 

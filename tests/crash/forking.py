@@ -97,7 +97,7 @@ async def _fork_while_opening(channel: Channel, storage: LocalStorage) -> None:
         forked.wait(LONG_ENOUGH)
 
     constants = {name: getattr(fcntl, name) for name in dir(fcntl) if name.startswith("LOCK_")}
-    _run_lock.fcntl = SimpleNamespace(**constants, flock=flock)  # type: ignore[assignment]
+    _run_lock.fcntl = SimpleNamespace(**constants, flock=flock)  # type: ignore[assignment,attr-defined]
     async with create_task_group() as group:
         group.start_soon(_hold, channel, storage)
         await to_thread.run_sync(locked.wait)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, final
 
@@ -67,19 +68,23 @@ class Life:
         os.write(self._effects, f"{self._number} {step_id}\n".encode())
         return value
 
-    async def pipeline(self, ctx: Context, given: dict[str, Any]) -> list[object]:
+    async def pipeline(self, ctx: Context, given: dict[str, Any]) -> list[str]:
         """Loops, retries, branches in branches, a suspension, and one in company: forty steps."""
         seen = [await self.step(ctx, "plan")]
         for _ in range(given["topics"]):
             seen.append(await self.step(ctx, "fetch", flaky=True))
             seen.append(await self.step(ctx, "store"))
         fan = partial(self._branch, seen)
-        await ctx.parallel(
-            {"left": partial(fan, "left:"), "right": partial(fan, "right:"), "deep": self._nested}
-        )
+        branches: dict[str, Callable[[Context], Awaitable[object]]] = {
+            "left": partial(fan, "left:"),
+            "right": partial(fan, "right:"),
+            "deep": self._nested,
+        }
+        await ctx.parallel(branches)
         seen.append(await ctx.suspend("approval", reason="a person has to look"))
         work = partial(self._branch, seen)
-        seen.append(await ctx.parallel({"work": partial(work, "work:"), "ask": self._ask}))
+        branches = {"work": partial(work, "work:"), "ask": self._ask}
+        seen.append(await ctx.parallel(branches))
         for _ in range(4):
             seen.append(await self.step(ctx, "close"))
         return sorted(map(repr, seen))

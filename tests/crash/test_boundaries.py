@@ -108,7 +108,7 @@ async def test_d14_a_session_opened_between_any_two_calls_of_another(
         halted = processes.start(
             halt_inside, backend=anyio_backend, directory=str(directory), number=number
         )
-        told = []
+        told: list[object] = []
         while told[-1:] not in (["halted"], ["closed"]):
             told.append(halted.channel.receive())
         if told[-1] == "closed":

@@ -31,7 +31,7 @@ def journal(directory: Path) -> Path:
 async def written(directory: Path) -> bytes:
     async with await start(LocalStorage(directory), RUN) as run:
         for number, result in enumerate(RESULTS):
-            await run.record(f"step-{number}", lambda value=result: value)  # type: ignore[misc]
+            await run.record(f"step-{number}", lambda value=result: value)
     return (directory / f"{RUN}.jsonl").read_bytes()
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -45,7 +46,7 @@ def test_d2_an_interrupt_in_an_append_ends_the_process_promptly(
     The append lands, no further step begins, the lock file is gone, nothing is journaled about it.
     """
     child = processes.start(record_for_ever, backend=backend, directory=str(tmp_path))
-    told = []
+    told: list[object] = []
     while told[-1:] != ["in an append"]:
         told.append(child.channel.receive())
     begun = told.count("step")
@@ -104,7 +105,7 @@ for thread in threading.enumerate():
 {outside}
 """
 
-ENDINGS = {
+ENDINGS: dict[str, tuple[str, dict[str, Any], int]] = {
     "the writers wait for work": (HELD_OPEN, {"idle": 60}, 0),
     "the writers have gone": (HELD_OPEN, {"idle": 0}, 0),
     "more runs than writers": (HELD_OPEN, {"idle": 60, "others": 20}, 0),
@@ -244,7 +245,7 @@ def test_many_loops_in_many_threads_share_one_storage(tmp_path: Path) -> None:
     async def work(number: int) -> None:
         for turn in range(10):
             async with await start(storage, f"own-{number}") as run:
-                await run.record(f"step-{turn}", lambda turn=turn: turn)  # type: ignore[misc]
+                await run.record(f"step-{turn}", lambda turn=turn: turn)
             try:
                 async with await start(storage, "shared") as run:
                     await run.record(f"of-{run.session}", lambda: number)

@@ -153,6 +153,7 @@ def test_a_run_survives_every_kill(processes: Processes, tmp_path: Path, backend
         directory = tmp_path / f"run-{runs}"
         directory.mkdir()
         story, ending = Story(directory), None
+        messages: list[Any] = []
         while ending not in END:
             child = story.begin(processes, backend)
             messages = killer.strike(child, story)

@@ -79,7 +79,7 @@ async def test_a_file_where_the_directory_should_be(tmp_path: Path) -> None:
     path = tmp_path / "journals"
     path.write_text("mine")
     for storage in (LocalStorage(path), LocalStorage(path / "deeper")):
-        with pytest.raises(StorageError, match="Not a directory|File exists"):
+        with pytest.raises(StorageError, match=r"Not a directory|File exists"):
             await start(storage, RUN_ID)
         with pytest.raises(StorageError, match="Not a directory"):
             await storage.read_all(RUN_ID)

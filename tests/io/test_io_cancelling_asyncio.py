@@ -223,6 +223,7 @@ async def test_d2_a_task_group_that_fails_mid_append_raises_its_failure(held: He
     @workflow(storage=held.storage)
     async def flow(ctx: Context) -> Any:
         held.arm()
+        messages: list[str] = []
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(fails())
@@ -262,7 +263,7 @@ async def test_d2_a_cancellation_that_a_workflow_catches_lets_it_clean_up(world:
         try:
             await ctx.step("a", hang)
         except asyncio.CancelledError:
-            await ctx.step("clean up", lambda: counted())
+            await ctx.step("clean up", counted)
             raise
 
     task = asyncio.create_task(flow.start(run_id=RUN))
@@ -451,7 +452,7 @@ async def test_d2_task_cancel_mid_suspend(held: Held) -> None:
     await held.begun()
     task.cancel()
     held.let_go()
-    (outcome,) = await asyncio.gather(task, return_exceptions=True)
-    assert isinstance(outcome, asyncio.CancelledError) or outcome == Suspended("ok", RUN)
+    outcomes: list[Any] = [*await asyncio.gather(task, return_exceptions=True)]
+    assert isinstance(outcomes[0], asyncio.CancelledError) or outcomes == [Suspended("ok", RUN)]
     assert await journal_types(held.storage) == ["start", "suspend"]
     assert await flow.resume(RUN, "ok", 1) == Success(1, RUN)

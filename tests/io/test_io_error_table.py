@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -68,7 +68,9 @@ MISUSES: dict[str, Callable[[Run], Awaitable[object]]] = {
     "no function": lambda run: run.record("no function", cast("Callable[[], None]", 7)),
     "an unwritable result": lambda run: run.record("unwritable", lambda: float("nan")),
     "an unfit result": lambda run: run.record("unfit", lambda: "x", result_type=date),
-    "an impossible type": lambda run: run.record("impossible", lambda: 1, result_type=lambda: 1),
+    "an impossible type": lambda run: run.record(
+        "impossible", print, result_type=cast("Any", print)
+    ),
     "an empty event name": lambda run: run.wait_for_event(""),
     "no event name": lambda run: run.wait_for_event(cast("str", None)),
     "a past deadline": lambda run: run.wait_for_event("e", timeout=-1),
@@ -103,10 +105,11 @@ async def test_row_terminal_run_error(world: World, outcome: str, clock: Clock) 
         run = await start(world.open(), RUN)
         await (run.complete() if outcome == "complete" else run.fail(ValueError("no")))
     before = await world.open().read_all(RUN)
-    for again in (
+    openings: list[Callable[[], Awaitable[object]]] = [
         lambda: start(world.open(), RUN),
         lambda: resume(world.open(), RUN, "approval", 1),
-    ):
+    ]
+    for again in openings:
         with pytest.raises(TerminalRunError) as caught:
             await again()
         assert isinstance(caught.value, UsageError)

@@ -299,7 +299,7 @@ async def test_a_hand_written_fork_is_gone_on_with(shelf: Shelf, clock: Clock) -
     assert entries[3].source == ForkSource(run_id="run-abc", from_offset=7)
     async with await start(shelf.storage, RUN, metadata={"ticket": "T-1"}) as run:
         assert run.session == 3
-        assert await run.record("llm", lambda: "never") == 1
+        assert await run.record("llm", lambda: 0) == 1
         assert await run.wait_for_event("ok") is False
         await run.complete()
     assert shelf.text() == (

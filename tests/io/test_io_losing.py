@@ -61,7 +61,7 @@ async def test_a_lost_session_goes_to_the_caller_of_a_workflow(world: World) -> 
                 raise ValueError("hidden") from error
         return "fine"
 
-    for how in ("swallows", "raises another"):
+    for how in ("swallows", "raises another"):  # noqa: B007 - the workflow reads it
         with pytest.raises(OSError, match="gone"):
             await flow.start(run_id=RUN)
     assert await journal_types(world.open()) == ["start", "start"]

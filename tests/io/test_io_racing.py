@@ -9,6 +9,7 @@ import pytest
 
 from kassette_io import (
     Context,
+    Entry,
     EventPendingError,
     FencedError,
     MetadataMismatchError,
@@ -129,7 +130,7 @@ async def test_d4_fenced_inside_the_wrapper_the_error_reaches_the_caller(lockles
             raise
         return "never"
 
-    for swallows in (False, True):
+    for swallows in (False, True):  # noqa: B007 - the workflow reads it
         with pytest.raises(FencedError) as caught:
             await flow.start(run_id=RUN)
         assert caught.value.run_id == RUN
@@ -201,7 +202,8 @@ async def answering(world: World, *events: str) -> Storage:
     answers the first of them once a third one has read the journal.
     """
     storage = as_session_storage(world.open())
-    for entry in (opening(1), *(waiting(event) for event in events)):
+    entries: list[Entry] = [opening(1), *map(waiting, events)]
+    for entry in entries:
         await storage.append(RUN, entry)
     await storage.release(RUN, 1)
     await storage.append(RUN, opening(2))
@@ -246,19 +248,20 @@ async def test_d4_a_session_opened_in_between_fences_ours(world: World) -> None:
 
 async def test_d4_what_was_begun_in_between_is_validated_too(world: World) -> None:
     """If it fails, a run that another caller began at the same moment is joined unchecked."""
-    for mismatch, error in (
+    mismatches: list[tuple[dict[str, Any], type[Exception]]] = [
         ({"metadata": 2}, MetadataMismatchError),
         ({"version": "v2", "metadata": 1}, VersionMismatchError),
-    ):
+    ]
+    for mismatch, error in mismatches:
         run_id = f"run-{error.__name__}"
 
         async def begin(run_id: str = run_id) -> None:
             await (await start(world.open(), run_id, metadata=1, version="v1")).aclose()
 
         with pytest.raises(FencedError):
-            await start(Between(world.open(), begin), run_id, **mismatch)  # type: ignore[arg-type]
+            await start(Between(world.open(), begin), run_id, **mismatch)
         with pytest.raises(error):
-            await start(world.open(), run_id, **mismatch)  # type: ignore[arg-type]
+            await start(world.open(), run_id, **mismatch)
         async with await start(world.open(), run_id) as run:
             assert run.metadata == 1
 

@@ -145,7 +145,7 @@ async def test_d13_a_result_that_cannot_be_written_is_not_tried_again(naps: Naps
     """If it fails, a payload that can never be recorded is paid for again and again."""
     work = Ledger()
     async with await start(MemoryStorage(), RUN) as run:
-        with pytest.raises(UsageError, match="is a builtins.set"):
+        with pytest.raises(UsageError, match=r"is a builtins.set"):
             await run.record_at((), "a", work.work, ("a", {1}), retry=Retry(3))
     assert work.done == ["a"]
     assert naps.taken == []

@@ -166,8 +166,9 @@ async def test_what_on_replay_raises_reaches_the_caller(world: World) -> None:
 
 async def test_leaving_the_block_closes_without_ending_the_run(world: World) -> None:
     """If it fails, an exception in a session's block ends the run, or leaves it locked."""
+    run = await start(world.open(), RUN)
     with pytest.raises(ZeroDivisionError):
-        async with await start(world.open(), RUN) as run:
+        async with run:
             await run.record("a", lambda: 1 / 0)
     assert run.state is State.CLOSED
     assert await journal_types(world.open()) == ["start"]

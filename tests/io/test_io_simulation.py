@@ -179,6 +179,7 @@ async def _crashed(
     ended: list[object] = []
 
     async def call(scope: CancelScope) -> None:
+        outcome: Any = None
         try:
             outcome = await dispatch(world, flow, dice)
         except TerminalRunError:

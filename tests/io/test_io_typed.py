@@ -48,6 +48,10 @@ class Verdict(BaseModel):
     score: float = 0.0
 
 
+def verdict(*, is_ok: bool, score: float = 0.0) -> Verdict:
+    return Verdict.model_validate({"isOk": is_ok, "score": score})
+
+
 class Row(TypedDict):
     day: date
     note: Optional[str]  # noqa: UP045 - as older code writes it
@@ -79,8 +83,8 @@ TYPED: dict[str, tuple[Any, object, object]] = {
             "placed": "2026-01-01T00:00:00Z",
         },
     ),
-    "a model with aliases": (Verdict, Verdict(is_ok=True), {"isOk": True, "score": 0.0}),
-    "a list of models": (list[Verdict], [Verdict(is_ok=False)], [{"isOk": False, "score": 0.0}]),
+    "a model with aliases": (Verdict, verdict(is_ok=True), {"isOk": True, "score": 0.0}),
+    "a list of models": (list[Verdict], [verdict(is_ok=False)], [{"isOk": False, "score": 0.0}]),
     "models by key": (dict[str, Line | None], {"a": None}, {"a": None}),
     "a typed dict": (
         Row,
@@ -89,7 +93,7 @@ TYPED: dict[str, tuple[Any, object, object]] = {
     ),
     "an option given": (Optional[date], date(2026, 1, 2), "2026-01-02"),  # noqa: UP045
     "an option left out": (date | None, None, None),
-    "a union": (Union[Line, Verdict], Verdict(is_ok=True), {"isOk": True, "score": 0.0}),  # noqa: UP007
+    "a union": (Union[Line, Verdict], verdict(is_ok=True), {"isOk": True, "score": 0.0}),  # noqa: UP007
     "a literal": (Literal["a", "b"], "b", "b"),
     "a sequence": (Sequence[date], [date(2026, 1, 2)], ["2026-01-02"]),
     "a mapping": (Mapping[str, UUID], {"a": UUID(int=0)}, {"a": str(UUID(int=0))}),
@@ -198,7 +202,7 @@ async def gives_line() -> Line:
 
 @decorated
 async def gives_verdict() -> Verdict:
-    return Verdict(is_ok=True)
+    return verdict(is_ok=True)
 
 
 @decorated
@@ -219,7 +223,7 @@ async def test_d3_functions_behind_one_decorator_keep_their_own_types(
         ]
 
     live, replayed = await both_ways(memory, all_three)
-    expected = [Line("x", Decimal(1)), Verdict(is_ok=True), {"day": date(2026, 1, 2), "note": "n"}]
+    expected = [Line("x", Decimal(1)), verdict(is_ok=True), {"day": date(2026, 1, 2), "note": "n"}]
     assert live == replayed == expected
 
 
@@ -244,7 +248,7 @@ async def test_d3_result_type_wins_over_the_annotation(memory: MemoryStorage) ->
     live, replayed = await both_ways(
         memory, lambda run: run.record("a", annotated, result_type=Verdict)
     )
-    assert live == replayed == Verdict(is_ok=True)
+    assert live == replayed == verdict(is_ok=True)
 
 
 async def test_d3_plain_annotations_leave_values_alone(memory: MemoryStorage) -> None:
@@ -308,7 +312,7 @@ async def test_d3_a_type_that_changed_since_is_a_clear_error(
 ) -> None:
     """If it fails, a deploy that changed a type crashes deep inside, or runs the step again."""
     async with await start(memory, RUN) as run:
-        await run.record("a", lambda: Verdict(is_ok=True), result_type=Verdict)
+        await run.record("a", lambda: verdict(is_ok=True), result_type=Verdict)
     async with await start(memory, RUN) as run:
         with pytest.raises(UsageError, match="rename the step or bump the version") as caught:
             await run.record("a", lambda: 1 / 0, result_type=declared)
@@ -322,8 +326,8 @@ async def test_d3_a_journal_written_plainly_is_read_as_its_type(memory: MemorySt
     async with await start(memory, RUN) as run:
         await run.record("a", lambda: {"isOk": True, "score": 0.5})
     async with await start(memory, RUN) as run:
-        replayed = await run.record("a", lambda: None, result_type=Verdict)
-    assert replayed == Verdict(is_ok=True, score=0.5)
+        replayed = await run.record("a", lambda: verdict(is_ok=False), result_type=Verdict)
+    assert replayed == verdict(is_ok=True, score=0.5)
     entry = (await memory.read_all(RUN))[1]
     assert isinstance(entry, StepEntry)
     assert entry.result == {"isOk": True, "score": 0.5}

@@ -132,7 +132,7 @@ async def test_d3_what_is_returned_is_not_what_was_given(world: World) -> None:
         run.metadata["items"].append(3)
         assert run.metadata == {"items": [1]}
     async with await start(world.open(), RUN) as run:
-        assert await run.record("a", lambda: "never") == {"items": [1]}
+        assert await run.record("a", dict) == {"items": [1]}
         assert run.metadata == {"items": [1]}
 
 
@@ -173,7 +173,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "a named tuple": (lambda: [Point(1, 2)], f"[0] is a {__name__}.Point"),
     "an object": (object, " is a builtins.object"),
     "a path": (lambda: [Path()], "[0] is a pathlib."),
-    "a generator": (lambda: (each for each in ()), " is a builtins.generator"),
+    "a generator": (lambda: (str(each) for each in range(0)), " is a builtins.generator"),
     "a complex number": (lambda: 1j, " is a builtins.complex"),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -133,7 +134,7 @@ async def test_run_ids_are_fresh_where_none_is_given(world: World) -> None:
 async def test_d10_a_bad_run_id_is_refused_everywhere(world: World, run_id: Any) -> None:
     """If it fails, a run id from outside becomes a path."""
     flow = workflow(body, storage=world.open())
-    calls = [
+    calls: list[Callable[[], Awaitable[object]]] = [
         lambda: flow.resume(run_id, "ok", 1),
         lambda: flow.fork(run_id, from_offset=0),
         lambda: flow.fork("a", from_offset=0, run_id="" if run_id is None else run_id),

@@ -53,7 +53,9 @@ def test_a_file_url_names_a_directory(
 ) -> None:
     """If it fails, journals are looked for in another place than they were written to."""
     monkeypatch.chdir(tmp_path)
-    assert open_storage(url).directory == directory.format(cwd=tmp_path)
+    opened = open_storage(url)
+    assert isinstance(opened, LocalStorage)
+    assert opened.directory == directory.format(cwd=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -61,5 +63,5 @@ def test_a_file_url_names_a_directory(
 )
 def test_what_names_no_storage_is_refused(url: str) -> None:
     """If it fails, a typing error in a URL makes an empty storage somewhere."""
-    with pytest.raises(UsageError, match="names no storage|names a host"):
+    with pytest.raises(UsageError, match=r"names no storage|names a host"):
         open_storage(url)

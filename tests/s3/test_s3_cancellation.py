@@ -24,7 +24,7 @@ async def until_held(proxy: Proxy) -> None:
 
 
 def kassette_threads() -> list[str]:
-    return [each.name for each in threading.enumerate() if each.name.startswith("kassette")]
+    return [each.name for each in threading.enumerate() if each.name.startswith("kassette-asyncio")]
 
 
 @pytest.mark.parametrize("fault", [SILENT, SILENT_BEFORE], ids=["landed", "not landed"])
