@@ -279,7 +279,7 @@ class ObjectWriter:
     def _contention(self) -> WriteContentionError:
         error = WriteContentionError(
             f"run {self._run_id!r}: {MAX_ATTEMPTS} conditional puts were refused or went unanswered"
-            f"{f' (last: {self._cause})' if self._cause else ''}. "
+            f"{f' (last: {_told(self._cause)})' if self._cause else ''}. "
             "Start the run again; its journal tells what landed",
             run_id=self._run_id,
         )
@@ -290,7 +290,7 @@ class ObjectWriter:
         if isinstance(cause, KassetteError):
             return with_run_id(cause, self._run_id)
         error = StorageError(
-            f"cannot {verb} the journal of run {self._run_id!r}: {cause}", run_id=self._run_id
+            f"cannot {verb} the journal of run {self._run_id!r}: {cause!r}", run_id=self._run_id
         )
         error.__cause__ = cause
         return error
@@ -301,3 +301,8 @@ class ObjectWriter:
             "It is not written any more; restore the object, or start a new run id",
             run_id=self._run_id,
         )
+
+
+def _told(error: BaseException) -> str:
+    """Give what an error says; one that is not ours may say nothing but its name."""
+    return str(error) if isinstance(error, KassetteError) else repr(error)

@@ -6,6 +6,7 @@ Rules:
 - One task serves a run at a time. Appends that wait meanwhile go out together in one put (D6).
 - That task is nobody's child: cancelling a caller never breaks off a put. The caller waits until
   its append is settled, then feels the cancellation (D2).
+- A loop may be closed by hand in the middle of a put. Who then appends begins with a new writer.
 - What a session's writer knows of its object is kept until the session ends; what a read has found
   is used by the session opened next, so that opening costs one get.
 """
@@ -18,7 +19,7 @@ from collections.abc import AsyncIterator
 from functools import partial
 from random import random
 from types import TracebackType
-from typing import Final, Self, cast, final
+from typing import Any, Final, Self, cast, final
 
 import anyio
 
@@ -55,20 +56,25 @@ from kassette_io.object_store import GetObjectResult, ObjectStoreClient
 
 _JOURNAL: Final = "journal.jsonl"
 _MISSING: Final = ".missing"
-_REMEMBERED_READS: Final = 16
+_REMEMBERED_READS: Final = 1024
+_REMEMBERED_BYTES: Final = 32 * 2**20
 
 
 @final
 class _Writer:
-    """One run's writer and the jobs that wait for it."""
+    """One run's writer, the jobs that wait for it, and the loop that serves them, if any does.
 
-    __slots__ = ("busy", "jobs", "object", "session")
+    ``session`` is the one that it is kept for; ``left`` was given up before its ``start`` landed.
+    """
+
+    __slots__ = ("jobs", "left", "object", "served_on", "session")
 
     def __init__(self, run_id: str) -> None:
         self.object = ObjectWriter(run_id)
         self.jobs: list[Job] = []
-        self.busy = False
+        self.served_on: object = None
         self.session: int | None = None
+        self.left: int | None = None
 
 
 @final
@@ -91,7 +97,7 @@ class RemoteStorage:
     async def append(self, run_id: str, entry: Entry) -> int:
         """See ``Storage.append``. One put, if nobody else has written since the last."""
         check_run_id(run_id)
-        return int(await perform(partial(self._post, run_id), AppendEntries((entry,))))
+        return int(await self._perform(run_id, AppendEntries((entry,))))
 
     async def read_all(self, run_id: str) -> list[Entry]:
         """See ``Storage.read_all``. One get."""
@@ -106,10 +112,19 @@ class RemoteStorage:
             entries = decode_journal(b"" if found is None else found.content).entries
         except JournalCorruptionError as error:
             raise with_run_id(error, run_id) from error.__cause__
-        self._read[run_id] = found
-        if len(self._read) > _REMEMBERED_READS:
-            self._read.popitem(last=False)
+        self._remember(run_id, found)
         return entries
+
+    def _remember(self, run_id: str, found: GetObjectResult | None) -> None:
+        """Keep what a read has found, for as many openings at once as memory allows."""
+        self._read[run_id] = found
+        self._read.move_to_end(run_id)
+        size = sum(len(each.content) for each in self._read.values() if each is not None)
+        while len(self._read) > 1:
+            if len(self._read) <= _REMEMBERED_READS and size <= _REMEMBERED_BYTES:
+                break
+            _, oldest = self._read.popitem(last=False)
+            size -= 0 if oldest is None else len(oldest.content)
 
     async def list_runs(self) -> AsyncIterator[str]:
         """See ``Storage.list_runs``; page by page, in the store's order."""
@@ -130,7 +145,7 @@ class RemoteStorage:
     async def create(self, run_id: str, entries: list[Entry]) -> None:
         """See ``SessionStorage.create``. One put."""
         check_run_id(run_id)
-        await perform(partial(self._post, run_id), AppendEntries(tuple(entries), create=True))
+        await self._perform(run_id, AppendEntries(tuple(entries), create=True))
 
     async def release(self, run_id: str, session: int) -> None:
         """See ``SessionStorage.release``; nothing is locked, the writer's copy is dropped."""
@@ -139,7 +154,10 @@ class RemoteStorage:
     def abandon(self, run_id: str, session: int) -> None:
         """See ``SessionStorage.abandon``."""
         writer = self._threads.get(run_id)
-        if writer is not None and writer.session == session:
+        if writer is None:
+            return
+        writer.left = session
+        if writer.session == session:
             writer.session = None
             self._drop_if_idle(run_id, writer)
 
@@ -153,6 +171,10 @@ class RemoteStorage:
         key = f"{self._prefix}.check/{os.urandom(8).hex()}"
         try:
             broken = await _broken_promises(self._client, key)
+        except KassetteError:
+            raise
+        except Exception as error:
+            raise StorageError(f"cannot check {self._client!r}: {error!r}") from error
         finally:
             await _remove(self._client, key, key + _MISSING)
         if broken:
@@ -181,13 +203,20 @@ class RemoteStorage:
     def _key(self, run_id: str) -> str:
         return f"{self._prefix}{run_id}/{_JOURNAL}"
 
+    async def _perform(self, run_id: str, command: AppendEntries) -> Any:
+        try:
+            return await perform(partial(self._post, run_id), command)
+        except GeneratorExit:  # nobody is told of the session that this may still open
+            self.abandon(run_id, command.entries[-1].session)
+            raise
+
     def _post(self, run_id: str, job: Job) -> None:
         writer = self._threads.get(run_id)
-        if writer is None:
+        if writer is None or writer.served_on not in (None, job.waker):
             writer = self._threads[run_id] = _Writer(run_id)
         writer.jobs.append(job)
-        if not writer.busy:
-            writer.busy = True
+        if writer.served_on is None:
+            writer.served_on = job.waker
             spawn(self._serve, run_id, writer)
 
     async def _serve(self, run_id: str, writer: _Writer) -> None:
@@ -201,20 +230,20 @@ class RemoteStorage:
                     job.error = error
             for job in batch:
                 job.notify()
-        writer.busy = False
+        writer.served_on = None
         self._drop_if_idle(run_id, writer)
 
     async def _settle(self, run_id: str, writer: _Writer, batch: list[Job]) -> None:
         requests = [cast("AppendEntries", job.request) for job in batch]
         entries = [entry for request in requests for entry in request.entries]
-        first = entries[0]
-        if isinstance(first, StartEntry) and run_id in self._read:
+        create = requests[0].create
+        if isinstance(entries[0], StartEntry) and run_id in self._read:
+            if create and self._read[run_id] is not None:
+                await self.read_all(run_id)  # what was there may have been deleted since
             known = self._read.pop(run_id)
             if not writer.object.known:
                 writer.object.know(*((b"", None) if known is None else (known.content, known.etag)))
-        outcomes = await self._append(
-            run_id, writer.object, AppendEntries(entries, create=requests[0].create)
-        )
+        outcomes = await self._append(run_id, writer.object, AppendEntries(entries, create=create))
         position = 0
         for job, request in zip(batch, requests, strict=True):
             mine = outcomes[position : position + len(request.entries)]
@@ -225,7 +254,8 @@ class RemoteStorage:
             else:
                 job.result = mine[0]
                 last = request.entries[-1]
-                if any(isinstance(entry, StartEntry) for entry in request.entries):
+                opens = any(isinstance(entry, StartEntry) for entry in request.entries)
+                if opens and last.session != writer.left:
                     writer.session = last.session
 
     async def _append(
@@ -261,7 +291,8 @@ class RemoteStorage:
             return PutUnclear(error)
 
     def _drop_if_idle(self, run_id: str, writer: _Writer) -> None:
-        if writer.session is None and not writer.busy and self._threads.get(run_id) is writer:
+        idle = writer.session is None and writer.served_on is None
+        if idle and self._threads.get(run_id) is writer:
             del self._threads[run_id]
 
 
@@ -270,7 +301,9 @@ async def _broken_promises(client: ObjectStoreClient, key: str) -> list[str]:
     broken: list[str] = []
     stale = "a read did not see the write before it"
     await client.get_object(key)  # a cache in between would keep the answer
-    etag = await client.put_object(key, b"1", None)
+    etag = await _accepted(client, key, b"1", None)
+    if etag is None:
+        return ["it refused to create an object that was not there under `If-None-Match: *`"]
     if not _is(await client.get_object(key), b"1", etag):
         broken.append(stale)
     again = await _accepted(client, key, b"2", None)

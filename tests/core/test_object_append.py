@@ -353,6 +353,14 @@ def test_a_read_that_fails_ends_the_append_and_what_was_known() -> None:
     assert not writer.known
 
 
+def test_an_error_without_words_is_named() -> None:
+    """The line that tells why a run stopped would end in a colon and nothing."""
+    writer = knowing(start(1))
+    writer.handle(append(step(1, "a")))
+    writer.handle(PutUnclear(TimeoutError()))
+    assert "TimeoutError" in str(refusal(writer.handle(GetFailed(TimeoutError()))))
+
+
 def test_a_read_that_fails_with_an_error_of_ours_keeps_it() -> None:
     """What the client says of bucket and credentials would be buried."""
     writer = ObjectWriter("run-1")

@@ -18,7 +18,10 @@ class Journal:
 
     @classmethod
     def read(cls, path: Path) -> Journal:
-        data = path.read_bytes() if path.exists() else b""
+        return cls.of(path.read_bytes() if path.exists() else b"")
+
+    @classmethod
+    def of(cls, data: bytes) -> Journal:
         end = data.rfind(b"\n") + 1
         return cls(data[:end], data[end:], [json.loads(each) for each in data[:end].splitlines()])
 

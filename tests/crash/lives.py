@@ -12,7 +12,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from kassette import EventPendingError, TerminalRunError
-from kassette_io import Context, Failed, LocalStorage, Retry, Success, Suspended, workflow
+from kassette_io import Context, Failed, LocalStorage, Retry, Storage, Success, Suspended, workflow
 
 from .processes import Channel
 
@@ -107,11 +107,12 @@ class Life:
 def live(channel: Channel, *, backend: str, directory: str, number: int, effects: str) -> None:
     """Take the run as far as it goes: to its end, or to its next suspension."""
     life = Life(channel, number, effects)
-    anyio.run(_live, life, channel, directory, backend=backend)
+    anyio.run(live_on, LocalStorage(directory), life, channel, backend=backend)
 
 
-async def _live(life: Life, channel: Channel, directory: str) -> None:
-    flow = workflow(life.pipeline, storage=LocalStorage(directory))
+async def live_on(storage: Storage, life: Life, channel: Channel) -> None:
+    """Take the run in ``storage`` as far as it goes; tell the test how that ended."""
+    flow = workflow(life.pipeline, storage=storage)
     channel.send(["up", None])
     try:
         outcome = await flow.start(INPUT, run_id=RUN_ID)

@@ -257,6 +257,31 @@ async def test_d2_a_writer_is_dropped_once_its_last_put_has_ended() -> None:
     assert await ids(client) == ["start", "llm"]
 
 
+def test_d2_an_opening_that_is_closed_by_hand_leaves_no_writer() -> None:
+    """A coroutine that its owner drops in the middle of a put would leave the journal in memory."""
+
+    async def main() -> None:
+        client = Client()
+        storage = RemoteStorage(client)
+        gate = client.gate = Gate()
+        opening = start(storage, "run-1")
+        while not gate.reached.is_set():
+            waits_for = opening.send(None)
+            while not (gate.reached.is_set() or waits_for is None or waits_for.done()):
+                await asyncio.sleep(0)
+        opening.close()
+        assert set(storage._threads) == {"run-1"}
+        gate.opened.set()
+        while storage._threads["run-1"].served_on is not None:
+            await asyncio.sleep(0)
+            if not storage._threads:
+                break
+        assert storage._threads == {}
+        assert await ids(client) == ["start"]
+
+    asyncio.run(main())
+
+
 AT_THE_WRONG_MOMENT = """
 import asyncio
 from kassette import StartEntry
@@ -294,10 +319,48 @@ async def main():
 asyncio.run(main())
 """
 
+CLOSED_BY_HAND = """
+import asyncio
+import anyio
+from kassette_io import RemoteStorage, start
+from tests.io.object_stores import Client, Gate
 
-@pytest.mark.parametrize("program", [AT_THE_WRONG_MOMENT, DURING_A_PUT])
-def test_d2_a_process_that_cancels_all_of_its_tasks_ends(program: str) -> None:
-    """A service that shuts down while an append begins would hang for ever."""
+async def begin(storage, client):
+    run = await start(storage, "run-1")
+    gate = client.gate = Gate()
+    tasks = [asyncio.create_task(run.record(name, lambda: 1)) for name in ("llm", "tool")]
+    await gate.reached.wait()
+    return run, tasks
+
+async def go_on(storage):
+    async with await start(storage, "run-1") as run:
+        await run.record("llm", lambda: 2)
+        await run.complete()
+
+def main(backend):
+    client = Client()
+    storage = RemoteStorage(client)
+    loop = asyncio.new_event_loop()
+    left = loop.run_until_complete(begin(storage, client))
+    loop.close()
+    anyio.run(go_on, storage, backend=backend)
+    assert storage._threads == {}
+    return left
+
+left = [main("asyncio"), main("trio")]
+print(True, 1)
+import os, sys
+sys.stdout.flush()
+os._exit(0)  # what the closed loops left behind would complain
+"""
+
+
+@pytest.mark.parametrize("program", [AT_THE_WRONG_MOMENT, DURING_A_PUT, CLOSED_BY_HAND])
+def test_d2_a_process_that_drops_its_tasks_ends_or_goes_on(program: str) -> None:
+    """A service that shuts down while an append begins would hang for ever.
+
+    So would one that closes its loop in the middle of a put, and starts the run in the next loop.
+    """
     done = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,

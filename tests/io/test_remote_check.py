@@ -108,3 +108,22 @@ async def test_an_error_in_the_middle_is_raised_and_the_scratch_object_removed()
     with pytest.raises(StorageError, match="503"):
         await RemoteStorage(client).check()
     assert client.store.objects == {}
+
+
+async def test_a_store_that_creates_nothing_under_its_condition_is_told_so() -> None:
+    """Its refusal would come out as an error about a version that nobody expected."""
+
+    class CreatesNothing(Store):
+        def holds(self, key: str, etag: str | None) -> bool:
+            return etag is not None and super().holds(key, etag)
+
+    with pytest.raises(StorageError, match="refused to create an object that was not there"):
+        await RemoteStorage(ClosingClient(CreatesNothing())).check()
+
+
+async def test_an_error_of_somebody_elses_client_is_a_storage_error() -> None:
+    """The command would take it for a bug of its own."""
+    client = ClosingClient()
+    client.read_errors.append(TimeoutError())
+    with pytest.raises(StorageError, match=r"cannot check ClosingClient: TimeoutError\(\)"):
+        await RemoteStorage(client).check()

@@ -6,6 +6,7 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
+from anyio import create_task_group
 
 from kassette import (
     JournalCorruptionError,
@@ -75,14 +76,42 @@ async def test_a_refused_append_leaves_no_writer_behind() -> None:
     assert storage._threads == {}
 
 
-async def test_reads_are_remembered_for_a_few_runs_only() -> None:
+async def test_what_reads_have_found_is_remembered_up_to_a_number_and_a_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A process that looks at every run would keep all of their journals."""
     client = Client()
     storage = RemoteStorage(client)
-    for number in range(40):
+    for number in range(1100):
         await storage.read_all(f"run-{number}")
-    assert len(storage._read) == 16
-    assert client.take_log() == ["get"] * 40
+    assert len(storage._read) == 1024
+    for run_id in ("a", "b", "c"):
+        await RemoteStorage(client).append(run_id, started(1))
+    size = len(client.store.objects["a/journal.jsonl"].content)
+    monkeypatch.setattr("kassette_io.remote_storage._REMEMBERED_BYTES", 2 * size)
+    for run_id in ("a", "b", "a", "c"):
+        await storage.read_all(run_id)
+    assert list(storage._read) == ["a", "c"]
+    monkeypatch.setattr("kassette_io.remote_storage._REMEMBERED_BYTES", size - 1)
+    client.take_log()
+    async with await start(storage, "b"):
+        assert client.take_log() == ["get", "put"], "however long a journal is, it is read once"
+
+
+async def test_d6_many_openings_at_once_read_each_journal_once() -> None:
+    """A service that starts many runs together would pay for a second read of most of them."""
+    client = Client()
+    storage = RemoteStorage(client)
+
+    async def open_and_end(run_id: str) -> None:
+        await (await start(storage, run_id)).complete()
+
+    async with create_task_group() as group:
+        for number in range(100):
+            group.start_soon(open_and_end, f"run-{number}")
+    assert client.log.count("get") == 100
+    assert client.log.count("put") == 200
+    assert (len(storage._read), storage._threads) == (0, {})
 
 
 async def test_d10_bad_run_ids_are_refused_before_any_request() -> None:

@@ -350,6 +350,19 @@ async def test_d12_a_fork_into_a_run_that_exists_is_refused(fault: Fault) -> Non
     assert client.store.objects["run-2/journal.jsonl"] == before
 
 
+async def test_d12_a_fork_takes_the_place_of_a_run_that_was_deleted_since_it_was_read() -> None:
+    """What this storage once read of the target would refuse a name that is free."""
+    client = Client()
+    storage = RemoteStorage(client)
+    for run_id in ("run-1", "run-2"):
+        await RemoteStorage(client).append(run_id, started(1))
+    await storage.read_all("run-2")
+    del client.store.objects["run-2/journal.jsonl"]
+    async with await fork(storage, "run-2", source="run-1", from_offset=1) as forked:
+        await forked.record("llm", result, 1)
+    assert await names(storage, "run-2") == ["start", "start", "llm"]
+
+
 # --- the workflow wrapper ------------------------------------------------------------------------
 
 
