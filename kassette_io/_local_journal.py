@@ -2,14 +2,17 @@
 
 Rules:
 - One append, or several that waited together, is one ``write`` and one ``fsync`` of one buffer
-  (D15). The directory is fsynced when the journal is created.
+  (D15). The directory, and the one that names it, are fsynced when the journal is created.
 - A short or refused write is rolled back to the last whole entry and fails its appends only. After
   a failed fsync, or a failed roll-back, the session is over: the page cache can no longer be
   believed.
 - The lock is held from the ``start`` entry until the session's end (D14). Every append looks
   whether the lock file is still there and the journal has the size that we left it with; if not,
   the lock is taken anew and the journal's end is read anew, so that the tail check decides.
-- A torn last line is an append that never happened; the next writer truncates it away (D11).
+- A torn last line is an append that never happened; the next writer truncates it away (D11). A
+  truncation is fsynced before the next write: on the disk the two have no order of their own.
+- What a process left unsynced when it died is synced before anything is built on it, and before
+  anybody is told of it: its lock file is still there.
 - What ``read`` has learnt of the journal's end is used by the session opened next: nothing is read
   twice.
 """
@@ -19,7 +22,7 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import suppress
-from errno import ENOENT, ENOSPC, ENOTDIR
+from errno import EINVAL, ENOENT, ENOSPC, ENOTDIR, EROFS
 from typing import cast, final
 
 from kassette import (
@@ -77,9 +80,14 @@ class LocalJournal:
     # --- reading ---------------------------------------------------------------------------
 
     def read(self) -> tuple[list[Entry], Known | None]:
-        """Give every entry, and what is known of the file now; it is not locked for this."""
+        """Give every entry, and what is known of the file now; it is not locked for this.
+
+        What is told is durable: no lock file means that the last session ended in order.
+        """
         try:
             data, inode = _read_from(self._path, 0)
+            if os.path.exists(self._lock_path):
+                _sync_what_is_read(self._path)
         except FileNotFoundError:
             return [], None
         except OSError as error:
@@ -141,7 +149,7 @@ class LocalJournal:
         """Write a new journal in one go and hold its lock for the session of the last entry."""
         session = entries[-1].session
         self._make_directory()
-        lock = RunLock.take(self._lock_path, run_id=self.run_id, session=session)
+        self._lock, self.session = self._take_lock(session), session
         temporary = os.path.join(self._directory, f".{self.run_id}.new")
         try:
             if self.read()[0]:
@@ -154,21 +162,24 @@ class LocalJournal:
             finally:
                 os.close(fd)
             os.rename(temporary, self._path)
-            _sync_directory(self._directory)
+            self._sync_names()
             self._fd = self._open_file()
-            self._lock, self.session = lock, session
             inode = os.fstat(self._fd).st_ino
             self._known = Known(Tail.of(entries), len(data), inode, data[-_ENDING:])
         except BaseException as error:
             with suppress(OSError):
                 os.unlink(temporary)
-            lock.release()
             if isinstance(error, OSError):
+                self.release(left_over=os.path.exists(self._path))
                 raise self._failure("create", error) from error
+            self.release()
             raise
 
-    def release(self) -> None:
-        """End the session: close the journal, let go of the lock."""
+    def release(self, *, left_over: bool = False) -> None:
+        """End the session: close the journal, let go of the lock.
+
+        With ``left_over`` the lock file stays, and whoever takes it syncs what is there.
+        """
         self.session = None
         fd, self._fd = self._fd, -1
         lock, self._lock = self._lock, None
@@ -179,7 +190,7 @@ class LocalJournal:
             with suppress(OSError):
                 os.close(fd)
         if lock is not None:
-            lock.release()
+            lock.release(left_over=left_over)
 
     def forget(self) -> None:
         """Close a forked child's copy of the journal; the session goes on in the parent."""
@@ -190,7 +201,7 @@ class LocalJournal:
     def _open(self, session: int, known: Known | None) -> None:
         """Take the lock for ``session`` and learn the journal's end."""
         self._make_directory()
-        self._lock = RunLock.take(self._lock_path, run_id=self.run_id, session=session)
+        self._lock = self._take_lock(session)
         self.session = session
         try:
             self._fd = self._open_file()
@@ -201,6 +212,22 @@ class LocalJournal:
         except BaseException:
             self.release()
             raise
+
+    def _take_lock(self, session: int) -> RunLock:
+        """Take the lock; what a dead holder left is durable then."""
+        lock = RunLock.take(self._lock_path, run_id=self.run_id, session=session)
+        if not lock.left_over:
+            return lock
+        try:
+            with suppress(FileNotFoundError):
+                _sync(self._path)
+            self._sync_names()
+        except BaseException as error:
+            lock.release(left_over=True)
+            if isinstance(error, OSError):
+                raise self._failure("sync", error) from error
+            raise
+        return lock
 
     def _take_up_again(self) -> None:
         """The lock file is gone, or the journal is not as we left it: find out who may go on."""
@@ -257,7 +284,7 @@ class LocalJournal:
             ending = (known.ending + data[: journal.whole])[-_ENDING:]
             known = Known(tail, known.size + journal.whole, found.st_ino, ending)
             if journal.whole < len(data):
-                os.ftruncate(self._fd, known.size)
+                _truncate(self._fd, known.size)
         self._known = known
 
     def _goes_on_from(self, known: Known, found: os.stat_result) -> bool:
@@ -301,17 +328,17 @@ class LocalJournal:
         try:
             os.fsync(self._fd)
             if created:
-                _sync_directory(self._directory)
+                self._sync_names()
         except OSError as error:
             with suppress(OSError):
-                os.ftruncate(self._fd, size)
+                _truncate(self._fd, size)
             self.release()
             return self._failure("sync", error)
         return None
 
     def _roll_back(self, size: int, error: OSError) -> StorageError:
         try:
-            os.ftruncate(self._fd, size)
+            _truncate(self._fd, size)
         except OSError:
             self.release()
             return self._failure("write", error)
@@ -350,21 +377,31 @@ class LocalJournal:
         return os.open(self._path, flags, 0o644)
 
     def _make_directory(self) -> None:
-        """Make the directory and those above it; each is named durably in its parent."""
+        """Make the directory and those above it; each is named durably in its parent.
+
+        So is the one that is found: who made it may not have come to that.
+        """
         missing: list[str] = []
         directory = self._directory
         while not os.path.isdir(directory) and directory not in missing:
             missing.append(directory)
             directory = os.path.dirname(directory)
         try:
+            if missing:
+                _sync_name(directory)
             for each in reversed(missing):
                 with suppress(FileExistsError):
                     os.mkdir(each)
-                _sync_directory(os.path.dirname(each))
+                _sync(os.path.dirname(each))
             if missing and not os.path.isdir(self._directory):
                 raise NotADirectoryError(ENOTDIR, os.strerror(ENOTDIR), self._directory)
         except OSError as error:
             raise self._failure("create the directory of", error) from error
+
+    def _sync_names(self) -> None:
+        """Make the journal's name durable, and that of its directory."""
+        _sync(self._directory)
+        _sync_name(self._directory)
 
     def _failure(self, verb: str, error: OSError, *, rolled_back: bool = False) -> StorageError:
         remains = (
@@ -402,12 +439,33 @@ def _read_from(path: str, position: int) -> tuple[bytes, int]:
         return b"".join(chunks), found.st_ino
 
 
-def _sync_directory(directory: str) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+def _sync(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _sync_what_is_read(path: str) -> None:
+    """Sync a file, unless it is on a disk that nobody can write and nothing is left to sync."""
+    try:
+        _sync(path)
+    except OSError as error:
+        if error.errno not in (EINVAL, EROFS):
+            raise
+
+
+def _sync_name(directory: str) -> None:
+    """Sync what names a directory that was found, unless that is another disk or not for us."""
+    if not os.path.ismount(directory):
+        with suppress(PermissionError):
+            _sync(os.path.dirname(directory))
+
+
+def _truncate(fd: int, size: int) -> None:
+    os.ftruncate(fd, size)
+    os.fsync(fd)
 
 
 def _write_whole(fd: int, data: bytes) -> None:

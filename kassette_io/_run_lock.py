@@ -6,7 +6,9 @@ Rules:
   in another container.
 - A lock counts only on the file that the path names. Whoever gets the flock looks whether the path
   still names the same file, and begins anew if not; the holder removes the file before it lets go.
-- The file says in JSON who holds it. That is for people; no decision reads it.
+- The file says in JSON who holds it. That is for people; no decision reads it. That it says
+  anything when it is taken (``left_over``) tells that the last holder never let go: it died, and
+  what it wrote may be in the page cache alone.
 - A forked child inherits the descriptor and with it the lock, so it closes it at once. No fork
   happens between taking a descriptor and knowing of it.
 """
@@ -29,9 +31,10 @@ from kassette_io import _clock
 class RunLock:
     """A held lock; made by ``RunLock.take``."""
 
-    __slots__ = ("_fd", "_found", "_path")
+    __slots__ = ("_fd", "_found", "_path", "left_over")
 
-    def __init__(self, path: str, fd: int) -> None:
+    def __init__(self, path: str, fd: int, *, left_over: bool) -> None:
+        self.left_over = left_over
         self._path = path
         self._fd = fd
         self._found = os.fstat(fd)
@@ -50,9 +53,9 @@ class RunLock:
                 refused = _try_flock(fd)
             holder = ""
             try:
-                if refused is None and _names(path, os.fstat(fd)):
+                if refused is None and _names(path, found := os.fstat(fd)):
                     _sign(fd, run_id, session)
-                    return cls(path, fd)
+                    return cls(path, fd, left_over=found.st_size > 0)
                 holder = _read_holder(fd)
             except OSError as error:
                 refused = error
@@ -72,10 +75,13 @@ class RunLock:
         """Tell whether the path still names the locked file; somebody may have removed it."""
         return _names(self._path, self._found)
 
-    def release(self) -> None:
-        """Remove the file and let go; a file that cannot be removed is nobody's."""
+    def release(self, *, left_over: bool = False) -> None:
+        """Remove the file and let go; a file that cannot be removed is nobody's.
+
+        With ``left_over`` the file stays, as if the holder had died.
+        """
         with suppress(OSError):
-            if self.is_held():
+            if not left_over and self.is_held():
                 os.unlink(self._path)
         _close(self._fd)
 
@@ -99,7 +105,8 @@ def _close(fd: int) -> None:
     with _GUARD:
         if fd in _DESCRIPTORS:
             _DESCRIPTORS.discard(fd)
-            os.close(fd)
+            with suppress(OSError):  # whatever it says, it is closed
+                os.close(fd)
 
 
 def _after_fork_in_child() -> None:
@@ -144,8 +151,9 @@ def _sign(fd: int, run_id: str, session: int) -> None:
         "session": session,
         "since": format_timestamp(_clock.now()),
     }
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, orjson.dumps(holder) + b"\n", 0)
+    signature = orjson.dumps(holder) + b"\n"
+    os.pwrite(fd, signature, 0)
+    os.ftruncate(fd, len(signature))
 
 
 def _read_holder(fd: int) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import io
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, final
 
 import pytest
@@ -82,3 +86,45 @@ class Disk:
             return result
 
         return call
+
+
+@final
+class EveryCall:
+    """Counts every call to the system that the two modules make; has one of them do ``fault``.
+
+    An ``fsync`` does nothing, unless it is that one.
+    """
+
+    NAMES = WATCHED | {"close", "fstat", "pread", "stat"}
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.made: list[str] = []
+        self.number: int | None = None
+        self.fault: Fault = fails(0)
+        for module in MODULES:
+            patch.setattr(f"kassette_io.{module}.os", self)
+        flock = partial(self._call, "flock", fcntl.flock)
+        locking = SimpleNamespace(flock=flock, LOCK_EX=fcntl.LOCK_EX, LOCK_NB=fcntl.LOCK_NB)
+        patch.setattr("kassette_io._run_lock.fcntl", locking)
+        opening = partial(self._call, "open", partial(_Read, self._call))
+        patch.setattr("kassette_io._local_journal.open", opening, raising=False)
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(os, name)
+        return partial(self._call, name, real) if name in self.NAMES else real
+
+    def _call(self, name: str, real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self.made.append(name)
+        if len(self.made) - 1 == self.number:
+            return self.fault(real, *args, **kwargs)
+        return None if name == "fsync" else real(*args, **kwargs)
+
+
+class _Read(io.FileIO):
+    def __init__(self, call: Callable[..., Any], path: str, mode: str, buffering: int) -> None:
+        super().__init__(path, mode)
+        self._call = call
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data: bytes = self._call("read", super().read, size)
+        return data

@@ -127,8 +127,9 @@ class Trial:
         killed = torn = runs = told = 0
         while killed < kills or not told:
             story, ending = self._story(f"run-{runs}"), None
+            messages: list[Any] = []
             while ending not in ENDS:
-                child, messages = story.begin(), list[Any]()
+                child, messages = story.begin(), []
                 with suppress(EOFError):
                     strike(child, story, messages)
                 ending = story.end(child, messages)

@@ -61,7 +61,8 @@ async def test_d15_an_append_is_one_write_and_one_fsync(directory: Path, disk: D
     directory.mkdir()
     async with await start(LocalStorage(directory), RUN) as run:
         made = [call for call in disk.taken() if call[0] in {"write", "fsync"}]
-        assert made == [*durable(name), ("fsync", directory.name)]
+        names = [("fsync", directory.name), ("fsync", directory.parent.name)]
+        assert made == [*durable(name), *names]
         for size in (0, 10, 100_000):
             await run.record("step", partial(str.ljust, "", size))
             assert disk.taken() == durable(name)
@@ -281,6 +282,22 @@ async def test_d15_the_lock_is_let_go_even_if_its_file_stays(directory: Path, di
         await run.aclose()
         assert (directory / f"{RUN}.lock").exists()
     await assert_goes_on(directory, {})
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EROFS])
+async def test_a_crashed_run_can_be_read_on_a_read_only_disk(
+    directory: Path, disk: Disk, number: int
+) -> None:
+    """Broken, nobody can look at a backup of a crashed run: there is no ``fsync`` on its disk."""
+    async with await start(LocalStorage(directory), RUN) as run:
+        await run.record("work", lambda: 1)
+    (directory / f"{RUN}.lock").write_text("left by a crash")
+    disk.on("fsync", ".jsonl", fails(number))
+    assert len(await LocalStorage(directory).read_all(RUN)) == 2
+    disk.on("fsync", ".jsonl", fails(errno.EIO))
+    with pytest.raises(StorageError, match="cannot read"):
+        await LocalStorage(directory).read_all(RUN)
+    await assert_goes_on(directory, {"work": 1})
 
 
 @pytest.mark.parametrize("faults", LOST.values(), ids=LOST)

@@ -175,6 +175,30 @@ def test_internal_links_resolve(page: Path) -> None:
             assert anchor in anchors(found), target
 
 
+def test_every_test_that_the_page_of_guarantees_names_exists() -> None:
+    """Would show that a promise points to a check that is gone, or was renamed."""
+    text = (ROOT / "docs" / "guarantees.md").read_text("utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text)
+    assert len(named) > 50
+    assert len(named) == text.count("`tests/")
+    for path, test in named:
+        source = (ROOT / path).read_text("utf-8")
+        assert not test or re.search(rf"^(?:async )?def {test}\(", source, re.MULTILINE), test
+
+
+def test_every_promise_of_the_readme_is_in_the_page_of_guarantees() -> None:
+    """Would show that the README promises something of which nobody says how it is checked."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    promised = readme.partition("## What is promised")[2].partition("## What is not")[0]
+    promises = [
+        " ".join(each.split()) for each in re.findall(r"\*\*(.+?)\*\*", promised, re.DOTALL)
+    ]
+    page = (ROOT / "docs" / "guarantees.md").read_text("utf-8")
+    headings = re.findall(r"^## (.+)$", page, re.MULTILINE)
+    assert len(promises) == promised.count("\n- ")
+    assert [each.rstrip(".") for each in promises] == headings[: len(promises)]
+
+
 def test_index_leads_to_every_page() -> None:
     """Would show that a page is written which nobody can find."""
     index = (ROOT / "docs" / "index.md").read_text("utf-8")
