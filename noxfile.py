@@ -75,6 +75,20 @@ def slow(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "-m", "slow", *session.posargs)
 
 
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Look for bytes that break a promise, guided by coverage; `-- --seconds N` for how long."""
+    install(session, "test", "fuzz")
+    session.run("python", "-m", "tests.fuzzing", *session.posargs)
+
+
+@nox.session
+def mutate(session: nox.Session) -> None:
+    """Break the code in every small way and see a test fail; `-- [module …] [--seconds N]`."""
+    install(session, "test")
+    session.run("python", "-m", "tests.mutation", *session.posargs)
+
+
 @nox.session(python=["3.11", "3.12", "3.13"])
 def compat(session: nox.Session) -> None:
     """Run the tests on every Python that is supported and can be found here."""

@@ -14,18 +14,21 @@ Rules:
 - ``offset`` equals the line's position where it is present.
 - A last line without ``\n`` is an append that never happened: readers skip it.
 - Any other damage is a JournalCorruptionError with the line's number, counted from 1.
+- ``session`` is at most ``MAX_SESSION``.
 - Unknown fields of known types are kept. A tag or field name is never given a second meaning.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from reprlib import Repr
 from types import MappingProxyType
 from typing import Any, NoReturn, assert_never, cast, final
 
 import orjson
 
 from kassette.entries import (
+    MAX_SESSION,
     CancelEntry,
     CompleteEntry,
     Entry,
@@ -45,6 +48,8 @@ _ENVELOPE = frozenset({"type", "session", "offset", "timestamp"})
 _PLAIN_STEP_HEAD = len(_ENVELOPE) + len(("stepId", "name"))
 _RESULT = b',"result":'
 _BRACE = ord("}")
+_BRIEF = Repr()
+_BRIEF.maxstring = _BRIEF.maxother = 80
 
 
 @final
@@ -83,17 +88,17 @@ def decode_line(line: bytes, offset: int) -> Entry:
     members = cast("dict[str, Any]", found)
     session = members.get("session")
     timestamp = members.get("timestamp")
-    if type(session) is not int or session < 0:
-        _corrupt(offset, f"session is {session!r}, not a number of at least 0")
+    if type(session) is not int or not 0 <= session <= MAX_SESSION:
+        _corrupt(offset, f"session is {_show(session)}, not a number of 0 to 2**53 - 1")
     if type(timestamp) is not str:
-        _corrupt(offset, f"timestamp is {timestamp!r}, not text")
+        _corrupt(offset, f"timestamp is {_show(timestamp)}, not text")
     position = members.get("offset", offset)
     if type(position) is not int or position != offset:
-        _corrupt(offset, f"offset is {position!r} where {offset} belongs")
+        _corrupt(offset, f"offset is {_show(position)} where {offset} belongs")
     kind = members.get("type")
     build = _BUILDERS.get(kind) if type(kind) is str else None
     if build is None:
-        _corrupt(offset, f"type is {kind!r}, not one of the seven entry types")
+        _corrupt(offset, f"type is {_show(kind)}, not one of the seven entry types")
     try:
         return build(_Fields(members, line, offset))
     except RecursionError:
@@ -161,6 +166,11 @@ def _corrupt(offset: int, why: str) -> NoReturn:
     raise JournalCorruptionError(why, line=offset + 1)
 
 
+def _show(value: object) -> str:
+    """Quote the offending part of a line, which may be as long and deep as its author liked."""
+    return _BRIEF.repr(value)
+
+
 @final
 class _Fields:
     """The members of one decoded line, taken with their types checked."""
@@ -195,7 +205,7 @@ class _Fields:
         self._taken.add(key)
         value = self._members.get(key)
         if value is not None and type(value) is not str:
-            _corrupt(self._offset, f"{key} is {value!r}, not text")
+            _corrupt(self._offset, f"{key} is {_show(value)}, not text")
         return value
 
     def deadline(self, key: str) -> str | None:
@@ -204,7 +214,7 @@ class _Fields:
             try:
                 parse_timestamp(value)
             except ValueError:
-                _corrupt(self._offset, f"{key} is {value!r}, not an ISO 8601 instant")
+                _corrupt(self._offset, f"{key} is {_show(value)}, not an ISO 8601 instant")
         return value
 
     def source(self) -> ForkSource | None:
@@ -215,7 +225,7 @@ class _Fields:
             case {"runId": str(run_id), "fromOffset": int(from_offset)} if type(from_offset) is int:
                 return ForkSource(run_id=run_id, from_offset=from_offset)
             case other:
-                _corrupt(self._offset, f"source is {other!r}, not a run id and an offset")
+                _corrupt(self._offset, f"source is {_show(other)}, not a run id and an offset")
 
     def payload(self, key: str) -> bytes:
         """Take a value; JavaScript writes none for ``undefined``, which is null here."""
@@ -252,7 +262,7 @@ def _plain_step(data: bytes, begin: int, end: int, offset: int) -> StepEntry | N
         return None
     texts = type(step_id) is type(name) is type(timestamp) is str
     numbers = type(session) is type(position) is int
-    if not texts or not numbers or session < 0 or position != offset:
+    if not texts or not numbers or not 0 <= session <= MAX_SESSION or position != offset:
         return None
     return StepEntry.of_fields(session, timestamp, offset, b"{}", step_id, name, result_json)
 

@@ -26,6 +26,10 @@ UNSET: Final = Unset()
 """Says that an optional value was not given; None is a value."""
 
 
+MAX_SESSION: Final = 2**53 - 1
+"""The highest session number: the last that every reader of JSON keeps exact."""
+
+
 class BaseEntry(Immutable, kw_only=True):
     """What every entry has.
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from kassette.commands import Resume, Start
-from kassette.entries import Unset
+from kassette.entries import MAX_SESSION, Unset
 from kassette.errors import (
     EventPendingError,
     MetadataMismatchError,
@@ -47,6 +47,8 @@ def check_command(command: Start | Resume, recorded: Recorded, run_id: str) -> b
 def must_cancel(command: Start | Resume, recorded: Recorded, run_id: str, now: datetime) -> bool:
     """Take steps 1 to 4; True if the session may only cancel the run. Raises the refusals."""
     check_not_over(recorded, run_id)
+    if recorded.session >= MAX_SESSION:
+        raise UsageError(f"run {run_id!r} has used up its session numbers; fork it", run_id=run_id)
     stored, current = recorded.version, command.version
     if stored is not None and current is not None and stored != current:
         raise VersionMismatchError(stored, current, run_id=run_id)

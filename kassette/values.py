@@ -19,6 +19,7 @@ from kassette.errors import UsageError
 
 _STRICT = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 _MIN_INT, _MAX_INT = -(2**63), 2**64 - 1
+_MAX_DIGITS = 20
 _MAX_DEPTH = 254
 
 
@@ -67,7 +68,9 @@ def decode_value(raw: bytes) -> Any:
         if b"\\u" not in raw:
             raise
     try:
-        return json.loads(raw.decode(), parse_constant=_refuse_constant, parse_float=_finite)
+        return json.loads(
+            raw.decode(), parse_constant=_refuse_constant, parse_float=_finite, parse_int=_whole
+        )
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 
@@ -101,8 +104,15 @@ def writable_text(text: str) -> str:
 def _finite(digits: str) -> float:
     number = float(digits)
     if not isfinite(number):
-        raise ValueError(f"{digits} is beyond the range of a double")
+        raise ValueError("a number is beyond the range of a double")
     return number
+
+
+def _whole(digits: str) -> int | float:
+    """Read an integer as the stricter parser does: one beyond 64 bits is a double."""
+    if len(digits) <= _MAX_DIGITS and _MIN_INT <= (number := int(digits)) <= _MAX_INT:
+        return number
+    return _finite(digits)
 
 
 def _refuse_constant(constant: str) -> NoReturn:

@@ -102,3 +102,12 @@ def test_d8_full_name_joins_path_and_name() -> None:
     assert full_step_name((), "search") == "search"
     assert full_step_name(("x",), "search") == "x:search"
     assert full_step_name(("x", "y"), "tool:search") == "x:y:tool:search"
+
+
+def test_d8_names_are_free_but_for_the_reserved_characters() -> None:
+    """A name that has always been fine would be refused, and its journal could not go on."""
+    name = "Xx-1_ü. /"
+    checked = (check_step_name, check_branch_key, check_event_name)
+    assert [check(name) for check in checked] == [name] * 3
+    assert check_label("a version", name + "#:") == name + "#:"
+    assert check_event_name(name + "#:") == name + "#:"

@@ -271,7 +271,7 @@ def test_d5_a_journal_made_anew_by_somebody_else_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize("answer", UNSETTLED)
-def test_d5_the_budget_is_five_puts_and_each_pause_is_longer(answer: AppendCommand) -> None:
+def test_d5_the_budget_is_five_puts_and_each_pause_is_double(answer: AppendCommand) -> None:
     """A store that never answers would hold a session for ever, or be hammered."""
     writer = knowing(start(1))
     effect = writer.handle(append(step(1, "a")))
@@ -285,9 +285,7 @@ def test_d5_the_budget_is_five_puts_and_each_pause_is_longer(answer: AppendComma
     error = refusal(effect)
     assert MAX_ATTEMPTS == 5
     assert isinstance(error, WriteContentionError)
-    assert pauses[0] == FIRST_PAUSE
-    assert pauses == sorted(pauses)
-    assert len(set(pauses)) == MAX_ATTEMPTS
+    assert pauses == [FIRST_PAUSE * 2**n for n in range(MAX_ATTEMPTS)]
     assert pauses[-1] <= MAX_PAUSE
     assert error.__cause__ is (LOST if isinstance(answer, PutUnclear) else None)
     assert ("no answer" in str(error)) == isinstance(answer, PutUnclear)
@@ -337,6 +335,41 @@ def test_d5_a_clear_refusal_is_certain_again_once_the_object_has_changed() -> No
     asked_to_put(writer.handle(Found(body(start(1), step(1, "a")), "e2")))
     denied = StorageError("403", rolled_back=True)
     assert refusal(writer.handle(PutDenied(denied))) is denied
+
+
+def test_d5_an_append_that_landed_leaves_no_doubt_to_the_next() -> None:
+    """A refusal that is certain would cost the session: nobody would believe it."""
+    writer = knowing(start(1))
+    asked_to_put(writer.handle(append(step(1, "a"))))
+    writer.handle(PutUnclear(LOST))
+    asked_to_put(writer.handle(Found(body(start(1)), "e1")))
+    assert writer.handle(PutDone("e2")) == Settled([1])
+    asked_to_put(writer.handle(append(step(1, "b"))))
+    denied = StorageError("no", rolled_back=True)
+    assert writer.handle(PutDenied(denied)) == Settled([denied])
+
+
+def test_an_error_of_ours_that_is_none_of_storage_is_kept_where_a_put_may_still_land() -> None:
+    """The caller would see an AttributeError in place of what the client said."""
+    writer = knowing(start(1))
+    asked_to_put(writer.handle(append(step(1, "a"))))
+    writer.handle(PutUnclear(LOST))
+    said = UsageError("the client is closed")
+    assert writer.handle(GetFailed(said)) == Settled([said])
+
+
+def test_d5_after_a_deletion_a_new_run_begins_at_offset_0() -> None:
+    """The new journal would begin in the middle, and be damaged from its birth."""
+    writer = knowing(start(1))
+    asked_to_put(writer.handle(append(step(1, "a"))))
+    writer.handle(PutUnclear(LOST))
+    assert isinstance(writer.handle(NotFound()), Settled)
+    assert not writer.known
+    assert writer.handle(append(start(1, "again"))) == GetObject()
+    put = asked_to_put(writer.handle(NotFound()))
+    assert put == PutObject(body(start(1, "again")), None)
+    assert writer.handle(PutDone("e1")) == Settled([0])
+    assert writer.known
 
 
 def test_a_read_that_fails_ends_the_append_and_what_was_known() -> None:
