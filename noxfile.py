@@ -89,6 +89,13 @@ def mutate(session: nox.Session) -> None:
     session.run("python", "-m", "tests.mutation", *session.posargs)
 
 
+@nox.session
+def simulate(session: nox.Session) -> None:
+    """Simulate for as long as you like; `-- --seconds 3600 --processes 2`, or `-- --help`."""
+    install(session, "test")
+    session.run("python", "-m", "tests.simulation", *session.posargs)
+
+
 @nox.session(python=["3.11", "3.12", "3.13"])
 def compat(session: nox.Session) -> None:
     """Run the tests on every Python that is supported and can be found here."""

@@ -11,8 +11,8 @@ Rules:
   the lock is taken anew and the journal's end is read anew, so that the tail check decides.
 - A torn last line is an append that never happened; the next writer truncates it away (D11). A
   truncation is fsynced before the next write: on the disk the two have no order of their own.
-- What a process left unsynced when it died is synced before anything is built on it, and before
-  anybody is told of it: its lock file is still there.
+- What a process left unsynced when it died, or when the disk refused it, is synced before anything
+  is built on it, and before anybody is told of it: the lock file is still there.
 - What ``read`` has learnt of the journal's end is used by the session opened next: nothing is read
   twice.
 """
@@ -332,7 +332,7 @@ class LocalJournal:
         except OSError as error:
             with suppress(OSError):
                 _truncate(self._fd, size)
-            self.release()
+            self.release(left_over=True)
             return self._failure("sync", error)
         return None
 
@@ -340,7 +340,7 @@ class LocalJournal:
         try:
             _truncate(self._fd, size)
         except OSError:
-            self.release()
+            self.release(left_over=True)
             return self._failure("write", error)
         return self._failure("write", error, rolled_back=True)
 

@@ -88,7 +88,7 @@ class RemoteStorage:
     def __init__(self, client: ObjectStoreClient, *, prefix: str = "") -> None:
         self._client = client
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        self._threads: dict[str, _Writer] = {}
+        self._writers: dict[str, _Writer] = {}
         self._read: OrderedDict[str, GetObjectResult | None] = OrderedDict()
 
     def __repr__(self) -> str:
@@ -153,7 +153,7 @@ class RemoteStorage:
 
     def abandon(self, run_id: str, session: int) -> None:
         """See ``SessionStorage.abandon``."""
-        writer = self._threads.get(run_id)
+        writer = self._writers.get(run_id)
         if writer is None:
             return
         writer.left = session
@@ -211,9 +211,9 @@ class RemoteStorage:
             raise
 
     def _post(self, run_id: str, job: Job) -> None:
-        writer = self._threads.get(run_id)
+        writer = self._writers.get(run_id)
         if writer is None or writer.served_on not in (None, job.waker):
-            writer = self._threads[run_id] = _Writer(run_id)
+            writer = self._writers[run_id] = _Writer(run_id)
         writer.jobs.append(job)
         if writer.served_on is None:
             writer.served_on = job.waker
@@ -292,8 +292,8 @@ class RemoteStorage:
 
     def _drop_if_idle(self, run_id: str, writer: _Writer) -> None:
         idle = writer.session is None and writer.served_on is None
-        if idle and self._threads.get(run_id) is writer:
-            del self._threads[run_id]
+        if idle and self._writers.get(run_id) is writer:
+            del self._writers[run_id]
 
 
 async def _broken_promises(client: ObjectStoreClient, key: str) -> list[str]:

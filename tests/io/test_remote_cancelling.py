@@ -38,12 +38,12 @@ async def goes_on(client: Client, storage: RemoteStorage, run: Run) -> None:
     assert run.state is State.ACTIVE
     await run.record("tool", result, 2)
     await run.aclose()
-    assert storage._threads == {}
+    assert storage._writers == {}
     async with await start(storage, "run-1") as again:
         assert await again.record("llm", result, 9) == 1
         assert await again.record("tool", result, 9) == 2
         await again.complete()
-    assert storage._threads == {}
+    assert storage._writers == {}
 
 
 @AT
@@ -210,7 +210,7 @@ async def test_d2_a_waiting_append_that_is_cancelled_still_goes_out_with_the_oth
         gate.opened.set()
     assert await ids(client) == ["start", "a", "b"]
     await run.complete()
-    assert storage._threads == {}
+    assert storage._writers == {}
 
 
 @pytest.mark.anyio
@@ -233,7 +233,7 @@ async def test_d2_opening_that_is_cancelled_leaves_nothing_behind() -> None:
         await anyio.wait_all_tasks_blocked()
         gate.opened.set()
     assert await ids(client) == ["start"]
-    assert storage._threads == {}
+    assert storage._writers == {}
     async with await start(storage, "run-1") as run:
         await run.complete()
     assert await ids(client) == ["start", "start", "complete"]
@@ -251,9 +251,9 @@ async def test_d2_a_writer_is_dropped_once_its_last_put_has_ended() -> None:
         group.start_soon(storage.append, "run-1", step)
         await gate.reached.wait()
         storage.abandon("run-1", 1)
-        assert set(storage._threads) == {"run-1"}
+        assert set(storage._writers) == {"run-1"}
         gate.opened.set()
-    assert storage._threads == {}
+    assert storage._writers == {}
     assert await ids(client) == ["start", "llm"]
 
 
@@ -270,13 +270,13 @@ def test_d2_an_opening_that_is_closed_by_hand_leaves_no_writer() -> None:
             while not (gate.reached.is_set() or waits_for is None or waits_for.done()):
                 await asyncio.sleep(0)
         opening.close()
-        assert set(storage._threads) == {"run-1"}
+        assert set(storage._writers) == {"run-1"}
         gate.opened.set()
-        while storage._threads["run-1"].served_on is not None:
+        while storage._writers["run-1"].served_on is not None:
             await asyncio.sleep(0)
-            if not storage._threads:
+            if not storage._writers:
                 break
-        assert storage._threads == {}
+        assert storage._writers == {}
         assert await ids(client) == ["start"]
 
     asyncio.run(main())
@@ -344,7 +344,7 @@ def main(backend):
     left = loop.run_until_complete(begin(storage, client))
     loop.close()
     anyio.run(go_on, storage, backend=backend)
-    assert storage._threads == {}
+    assert storage._writers == {}
     return left
 
 left = [main("asyncio"), main("trio")]

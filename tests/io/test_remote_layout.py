@@ -58,14 +58,14 @@ async def test_release_and_abandon_drop_the_writers_copy() -> None:
     for run_id in ("run-1", "run-2"):
         await storage.append(run_id, started(1))
         await storage.append(run_id, entry(1, "llm"))
-    assert set(storage._threads) == {"run-1", "run-2"}
+    assert set(storage._writers) == {"run-1", "run-2"}
     await storage.release("run-1", 7)
     await storage.release("unknown", 1)
-    assert set(storage._threads) == {"run-1", "run-2"}
+    assert set(storage._writers) == {"run-1", "run-2"}
     await storage.release("run-1", 1)
     await storage.release("run-1", 1)
     storage.abandon("run-2", 1)
-    assert storage._threads == {}
+    assert storage._writers == {}
 
 
 async def test_a_refused_append_leaves_no_writer_behind() -> None:
@@ -73,7 +73,7 @@ async def test_a_refused_append_leaves_no_writer_behind() -> None:
     storage = RemoteStorage(Client())
     with pytest.raises(UsageError, match="no start entry"):
         await storage.append("run-1", entry(1, "llm"))
-    assert storage._threads == {}
+    assert storage._writers == {}
 
 
 async def test_what_reads_have_found_is_remembered_up_to_a_number_and_a_size(
@@ -111,7 +111,7 @@ async def test_d6_many_openings_at_once_read_each_journal_once() -> None:
             group.start_soon(open_and_end, f"run-{number}")
     assert client.log.count("get") == 100
     assert client.log.count("put") == 200
-    assert (len(storage._read), storage._threads) == (0, {})
+    assert (len(storage._read), storage._writers) == (0, {})
 
 
 async def test_d10_bad_run_ids_are_refused_before_any_request() -> None:

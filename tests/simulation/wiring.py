@@ -1,0 +1,230 @@
+"""Puts the simulated world under the real drivers, in place of loops, threads, files and dice.
+
+What stays real: the core, the object append loop, LocalStorage with its journal and its lock,
+RemoteStorage, Run, Context and Workflow. What is replaced: how a task waits for another, the writer
+threads, the module ``os``, the wall clock and random tokens.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from types import SimpleNamespace, TracebackType
+from typing import Any
+
+from kassette_io import (
+    _clock,
+    _local_journal,
+    _run_lock,
+    context,
+    lifecycle,
+    local_storage,
+    remote_storage,
+    run,
+    workflows,
+)
+from kassette_io._threads import Job, Mailbox
+from tests.simulation.disk import Disk
+from tests.simulation.world import Fiber, World, complete
+
+
+class _Now:
+    world: World
+
+
+def _world() -> World:
+    return _Now.world
+
+
+class _Scope:
+    def __init__(self, *, shield: bool = False) -> None:
+        pass
+
+    def __enter__(self) -> _Scope:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class _Event:
+    def __init__(self) -> None:
+        self._set = False
+        self._waiters: list[Fiber] = []
+
+    def set(self) -> None:
+        self._set = True
+        for fiber in self._waiters:
+            _world().wake(fiber)
+
+    async def wait(self) -> None:
+        while not self._set:
+            self._waiters.append(_world().fiber)
+            _world().wait()
+
+
+class _TaskGroup:
+    def __init__(self) -> None:
+        self._children: list[Fiber] = []
+        self._errors: list[BaseException] = []
+
+    async def __aenter__(self) -> _TaskGroup:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for fiber in self._children:
+            _world().join(fiber)
+        if self._errors:
+            raise BaseExceptionGroup("unhandled errors in a task group", self._errors)
+
+    def start_soon(self, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
+        world = _world()
+
+        def call() -> None:
+            try:
+                complete(function(*args))  # type: ignore[arg-type]
+            except Exception as error:
+                self._errors.append(error)
+
+        self._children.append(world.spawn(world.process, f"branch {args[0]}", call))
+
+
+class _Job(Job):
+    """A job that a fiber waits for."""
+
+    __slots__ = ("done", "fiber")
+
+    def notify(self) -> None:
+        self.done = True
+        _world().wake(self.fiber)
+
+
+async def _perform(post: Callable[[Job], None], request: object) -> Any:
+    job = _Job(request)
+    job.waker = _world().process
+    job.done = False
+    job.fiber = _world().fiber
+    post(job)
+    _WRITERS.serve_posted()
+    while not job.done:
+        _world().wait()
+    return job.outcome()
+
+
+class _Writers:
+    """The writer threads: a mailbox is served by one fiber at a time, all that waits together."""
+
+    def __init__(self) -> None:
+        self._posted: Mailbox | None = None
+
+    def post(self, mailbox: Mailbox, job: Job) -> None:
+        mailbox.jobs.append(job)
+        if not mailbox.busy:
+            mailbox.busy = True
+            self._posted = mailbox
+
+    def serve_posted(self) -> None:
+        """Serve what the running fiber has just posted, with its locks given up, in its stead."""
+        mailbox, self._posted = self._posted, None
+        if mailbox is not None:
+            self._serve(mailbox)
+
+    def _serve(self, mailbox: Mailbox) -> None:
+        jobs, mailbox.jobs = mailbox.jobs, []
+        mailbox.serve(jobs)
+        if mailbox.jobs:
+            world = _world()
+            world.spawn(world.process, "writer", partial(self._serve, mailbox))
+        else:
+            mailbox.busy = False
+        for job in jobs:
+            job.notify()
+
+
+_WRITERS = _Writers()
+
+
+def _spawn(function: Callable[..., Any], *args: Any) -> None:
+    world = _world()
+    world.spawn(world.process, "sender", lambda: complete(function(*args)))
+
+
+async def _sleep(seconds: float) -> None:
+    _world().sleep(seconds)
+
+
+async def _read_in_thread(function: Callable[[], Any]) -> Any:
+    return function()
+
+
+async def _nothing() -> None:
+    pass
+
+
+def connect(world: World, disk: Disk) -> None:
+    """Have the drivers work in ``world`` from now on; only inside of ``wired``."""
+    _Now.world = world
+    _local_journal.os = disk  # type: ignore[attr-defined]
+    _local_journal.open = disk.open_to_read  # type: ignore[attr-defined]
+    _run_lock.os = disk  # type: ignore[attr-defined]
+    _run_lock.fcntl = disk.fcntl  # type: ignore[attr-defined]
+    _run_lock._DESCRIPTORS.clear()
+    local_storage.os = disk  # type: ignore[attr-defined]
+
+
+@contextmanager
+def wired() -> Iterator[None]:
+    """Take the drivers off the real world; ``connect`` puts them into a simulated one."""
+    missing = object()
+    replaced: list[tuple[Any, str, Any]] = [
+        (_clock, "now", lambda: _world().now()),
+        (_local_journal, "os", None),
+        (_local_journal, "open", None),
+        (_run_lock, "os", None),
+        (_run_lock, "fcntl", None),
+        (_run_lock, "_GUARD", nullcontext()),
+        (_run_lock, "_DESCRIPTORS", set()),
+        (local_storage, "os", None),
+        (local_storage, "perform", _perform),
+        (local_storage, "read_in_thread", _read_in_thread),
+        (local_storage, "WRITERS", _WRITERS),
+        (local_storage, "_STORAGES", set()),
+        (remote_storage, "perform", _perform),
+        (remote_storage, "spawn", _spawn),
+        (remote_storage, "anyio", SimpleNamespace(sleep=_sleep)),
+        (remote_storage, "random", lambda: 0.5),
+        (run, "CancelScope", _Scope),
+        (run, "Event", _Event),
+        (run, "sleep", _sleep),
+        (run, "checkpoint", _nothing),
+        (run, "checkpoint_if_cancelled", _nothing),
+        (run, "drop_pending_cancellation", _nothing),
+        (run.Run, "__del__", lambda self: None),
+        (context, "create_task_group", _TaskGroup),
+        (context, "sleep", _sleep),
+        (lifecycle, "as_session_storage", lambda storage: storage),
+        (workflows, "as_session_storage", lambda storage: storage),
+        (lifecycle, "checkpoint_if_cancelled", _nothing),
+        (lifecycle, "_token", lambda: f"w{_world().count()}"),
+    ]
+    before = [(where, name, where.__dict__.get(name, missing)) for where, name, _ in replaced]
+    logger = logging.getLogger("kassette")
+    was_disabled, logger.disabled = logger.disabled, True
+    try:
+        for where, name, value in replaced:
+            setattr(where, name, value)
+        yield
+    finally:
+        logger.disabled = was_disabled
+        for where, name, value in before:
+            if value is missing:
+                delattr(where, name)
+            else:
+                setattr(where, name, value)
