@@ -61,6 +61,7 @@ class Known(Immutable):
 
 
 _ENDING = 128
+_LOOKED_AT_AGAIN = 2**16
 
 
 @final
@@ -82,12 +83,14 @@ class LocalJournal:
     def read(self) -> tuple[list[Entry], Known | None]:
         """Give every entry, and what is known of the file now; it is not locked for this.
 
-        What is told is durable: no lock file means that the last session ended in order.
+        What is told is durable: no lock file means that the last session ended in order. Where
+        there is one, what was read is synced and looked at again, since an append that the disk had
+        no room for may have been rolled back meanwhile.
         """
         try:
             data, inode = _read_from(self._path, 0)
-            if os.path.exists(self._lock_path):
-                _sync_what_is_read(self._path)
+            while os.path.exists(self._lock_path) and not _is_durable(self._path, data):
+                data, inode = _read_from(self._path, 0)
         except FileNotFoundError:
             return [], None
         except OSError as error:
@@ -447,13 +450,22 @@ def _sync(path: str) -> None:
         os.close(fd)
 
 
-def _sync_what_is_read(path: str) -> None:
-    """Sync a file, unless it is on a disk that nobody can write and nothing is left to sync."""
+def _is_durable(path: str, data: bytes) -> bool:
+    """Sync a file and tell whether the end of ``data``, which was read from it, is there still.
+
+    A disk that nobody can write has nothing left to sync.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        _sync(path)
-    except OSError as error:
-        if error.errno not in (EINVAL, EROFS):
-            raise
+        try:
+            os.fsync(fd)
+        except OSError as error:
+            if error.errno not in (EINVAL, EROFS):
+                raise
+        end = data[-_LOOKED_AT_AGAIN:]
+        return os.pread(fd, len(end), len(data) - len(end)) == end
+    finally:
+        os.close(fd)
 
 
 def _sync_name(directory: str) -> None:
