@@ -12,7 +12,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["lint", "types", "docs", "wheel", "tests"]
+nox.options.sessions = ["lint", "types", "docs", "site", "wheel", "tests"]
 nox.options.default_venv_backend = "virtualenv"
 nox.options.error_on_missing_interpreters = False
 
@@ -128,6 +128,13 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def site(session: nox.Session) -> None:
+    """Build the documentation into site/; a broken link or a name without a page fails it."""
+    session.install(*nox.project.dependency_groups(PROJECT, "docs"))
+    session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure what durability costs; `-- --quick` for a short look."""
     install(session, "bench")
@@ -151,10 +158,11 @@ def wheel(session: nox.Session) -> None:
 
 
 USE_WHEEL = """
-import importlib, pathlib, sys
+import importlib.metadata, pathlib, sys
 for name in "kassette", "kassette_io", "kassette_cli":
     here = pathlib.Path(importlib.import_module(name).__file__).parent
     assert here.is_relative_to(sys.prefix), f"{name} does not come from the wheel but from {here}"
     assert (here / "py.typed").is_file(), f"{name} ships no py.typed"
     assert not (here / "ruff.toml").exists(), f"{name} ships its linter's configuration"
+assert importlib.metadata.entry_points(group="pytest11", name="kassette"), "no pytest plugin"
 """

@@ -21,6 +21,7 @@ MODULES = {
     "growth": "growth",
     "open": "opening",
     "imports": "imports",
+    "look": "looking",
     "remote": "remote",
 }
 

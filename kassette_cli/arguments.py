@@ -7,17 +7,9 @@ import os
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-_COUNT_DIGITS = 18
-_EXAMPLES = """\
-examples:
-  kassette --storage file:.kassette list
-  kassette --storage file:.kassette status run-abc
-  kassette --storage file:.kassette dump run-abc --offset 7 | jq 'select(.type == "step")'
-  kassette --storage file:.kassette fork run-abc --from-step 'llm#3'
+from kassette_cli import manual
 
-The output is JSON, one object a line, unless it goes to a terminal.
-Exit codes: 0 done, 1 the storage or the run says no, 2 the command line is wrong.
-"""
+_COUNT_DIGITS = 18
 
 
 class Misuse(Exception):
@@ -56,7 +48,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     if arguments.version:
         return arguments
     if arguments.verb is None:
-        raise Misuse("say what to do: list, status, dump, fork or check; see kassette --help")
+        raise Misuse(f"say what to do: {', '.join(manual.VERBS)}; see kassette --help")
+    if arguments.verb == "completion":
+        return arguments
     if arguments.storage is None:
         arguments.storage = os.environ.get("KASSETTE_STORAGE") or None
     if arguments.storage is None:
@@ -67,8 +61,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def _parser() -> _Parser:
     parser = _Parser(
         prog="kassette",
-        description="Look into the journals of durable runs, and fork them.",
-        epilog=_EXAMPLES,
+        description=manual.DESCRIPTION,
+        epilog=manual.EPILOG,
         formatter_class=_Formatter,
         allow_abbrev=False,
     )
@@ -76,19 +70,49 @@ def _parser() -> _Parser:
     parser.add_argument("--version", action="store_true", help="print the version and leave")
     add_verb = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs").add_parser
 
-    listing = _add_verb(add_verb, "list", "give the id of every run")
-    listing.add_argument("--limit", type=_count, metavar="N", help="at most N of them")
-
-    status = _add_verb(add_verb, "status", "tell what a run is doing, from its journal alone")
-    _add_run(status)
-
-    dump = _add_verb(add_verb, "dump", "give the entries of a run's journal")
+    _add_list(_add_verb(add_verb, "list"))
+    _add_run(_add_verb(add_verb, "status"))
+    dump = _add_verb(add_verb, "dump")
     _add_run(dump)
     dump.add_argument(
         "--offset", type=_count, default=0, metavar="N", help="from entry N on, counted from 0"
     )
+    dump.add_argument(
+        "--follow", action="store_true", help="go on with what is appended, until the run ends"
+    )
+    dump.add_argument("--full", action="store_true", help="cut no result short on a terminal")
+    _add_run(_add_verb(add_verb, "timeline"))
+    _add_run(_add_verb(add_verb, "steps"))
+    diff = _add_verb(add_verb, "diff")
+    diff.add_argument("run", metavar="RUN_A", help="one run's id")
+    diff.add_argument("other", metavar="RUN_B", help="the other's")
+    _add_fork(_add_verb(add_verb, "fork"))
+    _add_verb(add_verb, "check")
+    completion = _add_verb(add_verb, "completion")
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="which shell")
+    return parser
 
-    fork = _add_verb(add_verb, "fork", "begin a new run with the first entries of another")
+
+def _add_list(listing: argparse.ArgumentParser) -> None:
+    listing.add_argument("--limit", type=_count, metavar="N", help="at most N of them")
+    listing.add_argument(
+        "--status",
+        type=_statuses,
+        metavar="S[,S…]",
+        help=f"only runs that are one of these: {', '.join(manual.STATUSES)}",
+    )
+    listing.add_argument(
+        "--older-than",
+        type=_age,
+        metavar="AGE",
+        help="only runs whose last entry is older: 45s, 30m, 12h, 30d or 2w",
+    )
+    listing.add_argument(
+        "--ids", action="store_true", help="print bare run ids, one a line, for xargs"
+    )
+
+
+def _add_fork(fork: argparse.ArgumentParser) -> None:
     _add_run(fork)
     cut = fork.add_mutually_exclusive_group(required=True)
     cut.add_argument(
@@ -97,17 +121,15 @@ def _parser() -> _Parser:
     cut.add_argument("--from-step", metavar="ID", help="keep the entries before the step ID")
     fork.add_argument("--new-run-id", metavar="ID", help="the new run's id; a random one if absent")
 
-    _add_verb(add_verb, "check", "prove that an object store keeps what journals rely on")
-    return parser
-
 
 def _add_verb(
-    add_parser: Callable[..., argparse.ArgumentParser], name: str, does: str
+    add_parser: Callable[..., argparse.ArgumentParser], name: str
 ) -> argparse.ArgumentParser:
+    does, more = manual.VERBS[name]
     parser = add_parser(
         name,
         help=does,
-        description=f"{does[0].upper()}{does[1:]}.",
+        description=f"{does[0].upper()}{does[1:]}.\n\n{more}".rstrip(),
         formatter_class=_Formatter,
         allow_abbrev=False,
     )
@@ -136,3 +158,22 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) <= _COUNT_DIGITS):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
     return int(text)
+
+
+def _statuses(text: str) -> list[str]:
+    words = text.split(",")
+    for word in words:
+        if word not in manual.STATUSES:
+            raise argparse.ArgumentTypeError(f"{word!r} is not one of {', '.join(manual.STATUSES)}")
+    return words
+
+
+def _age(text: str) -> int:
+    from kassette_cli.units import parse_age
+
+    try:
+        return parse_age(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not an age; write 45s, 30m, 12h, 30d or 2w"
+        ) from None

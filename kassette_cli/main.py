@@ -4,8 +4,9 @@ Rules:
 - Exit codes: 0 done; 1 the storage or the run says no, or the output cannot be written; 2 the
   command line alone is wrong; 130 interrupted; 141 whoever read the output has gone.
 - An error is one line on standard error that begins with ``kassette:``; never a traceback.
-- Everything is read in an event loop and printed once that has ended, so that an interrupt finds
-  no loop to wait for while a pipe is full.
+- Nothing is printed while an event loop runs, so that an interrupt finds none to wait for while a
+  pipe is full.
+- What was read before an error is printed before the error is told.
 - An interrupt ends it there and then: a worker thread that reads from a hung disk would keep the
   interpreter, and the flush of a full pipe would as well.
 - Start-up time is part of the product: what a call does not need is not imported, and what it does
@@ -60,10 +61,20 @@ def _answer(argv: Sequence[str] | None) -> None:
     if arguments.version:
         _print(_write, [f"kassette {_version()}\n".encode()])
         return
+    if arguments.verb == "completion":
+        from kassette_cli.completion import script
+
+        _print(_write, [script(arguments.shell).encode()])
+        return
     storage = _open(arguments)
-    terminal = None if arguments.json or not sys.stdout.isatty() else _import_terminal()
+    plain = arguments.json or getattr(arguments, "ids", False) or not sys.stdout.isatty()
+    terminal = None if plain else _import_terminal()
     if terminal is None:
-        _print(_write, _in_json(arguments, storage))
+        from kassette_cli.piped import lines
+
+        following: bool = getattr(arguments, "follow", False)
+        write = _write_at_once if following else _write
+        _print(write, lines(arguments, storage, sys.stdout.fileno()))
     else:
         console = terminal.make_console()
         shown = terminal.answer(arguments, storage, console)
@@ -78,42 +89,13 @@ def _open(arguments: Namespace) -> OpenStorage:
 
     try:
         storage = open_storage(arguments.storage)
-        for name in ("run", "new_run_id"):
+        for name in ("run", "other", "new_run_id"):
             if (run_id := getattr(arguments, name, None)) is not None:
                 check_run_id(run_id)
     except UsageError as error:
         raise Misuse(str(error)) from error
     check_exists(storage)
     return storage
-
-
-def _in_json(arguments: Namespace, storage: OpenStorage) -> Iterable[bytes]:
-    import kassette
-    from kassette_cli import plain, verbs
-
-    match arguments.verb:
-        case "list":
-            runs = verbs.perform(storage, verbs.list_runs, arguments.limit)
-            return map(plain.run_line, runs)
-        case "status":
-            entries = verbs.perform(storage, verbs.read_run, arguments.run)
-            return [plain.status_line(kassette.run_status(entries))]
-        case "dump":
-            entries = verbs.perform(storage, verbs.read_run, arguments.run)
-            return map(plain.entry_line, entries[arguments.offset :])
-        case "check":
-            verbs.perform(storage, verbs.check_storage)
-            return [plain.checked_line()]
-        case _:
-            forked = verbs.perform(
-                storage,
-                verbs.fork_run,
-                arguments.run,
-                from_offset=arguments.from_offset,
-                from_step=arguments.from_step,
-                new_run_id=arguments.new_run_id,
-            )
-            return [plain.run_line(forked)]
 
 
 def _import_terminal() -> ModuleType | None:
@@ -151,8 +133,20 @@ def _print(write: Callable[[Iterable[T]], object], items: Iterable[T]) -> None:
 def _write(lines: Iterable[bytes]) -> None:
     """Write all of ``lines``; ``sys.stdout.buffer`` may be unbuffered, and then writes in part."""
     out = os.fdopen(sys.stdout.fileno(), "wb", closefd=False)
-    out.writelines(lines)
+    try:
+        out.writelines(lines)
+    except Exception:  # not for an interrupt, which must not wait for a full pipe
+        out.flush()
+        raise
     out.flush()
+
+
+def _write_at_once(lines: Iterable[bytes]) -> None:
+    """Write each of ``lines`` as soon as it is there."""
+    out = os.fdopen(sys.stdout.fileno(), "wb", closefd=False)
+    for each in lines:
+        out.write(each)
+        out.flush()
 
 
 def _explain(error: BaseException) -> tuple[int, str | None]:

@@ -28,3 +28,8 @@ def entry_line(entry: kassette.Entry) -> bytes:
 def checked_line() -> bytes:
     """Write ``{"ok":true}``."""
     return b'{"ok":true}\n'
+
+
+def json_line(value: object) -> bytes:
+    """Write a JSON value that is made of plain Python ones."""
+    return rewrite_value(value) + b"\n"

@@ -2,6 +2,7 @@
 
 Rules:
 - The width is the console's: nothing is measured, cut or padded by hand.
+- What is to be pasted stands on a line of its own, without a frame, and is never folded.
 - A run id and a step id are never shortened, so that they can be copied.
 - Text from journals goes through ``visible`` or ``on_one_line`` and is never parsed as markup.
 """
@@ -11,7 +12,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from shlex import quote
 from typing import Any, assert_never
 
 from rich.console import Group, RenderableType  # noqa: TID253 - imported on a terminal only
@@ -30,12 +30,10 @@ from kassette import (
     Entry,
     ErrorEntry,
     FailedRun,
-    JournalCorruptionError,
     ResumeEntry,
     RunStatus,
     StartEntry,
     StepEntry,
-    StorageError,
     SuspendedRun,
     SuspendEntry,
     Unsettled,
@@ -43,10 +41,13 @@ from kassette import (
     run_status,
 )
 from kassette.timestamps import parse_timestamp
+from kassette.values import decode_value
 from kassette_cli.escaping import on_one_line, visible
-from kassette_cli.evidence import RunReport, RunSummary, open_waits
+from kassette_cli.evidence import RunReport, open_waits
+from kassette_cli.pasting import command_line
+from kassette_cli.units import duration, instant, seconds_between, size
 
-_STATUS_STYLES = {
+STATUS_STYLES = {
     "completed": "green",
     "failed": "bold red",
     "cancelled": "magenta",
@@ -63,64 +64,47 @@ _ENTRY_STYLES = {
     "error": "bold red",
     "cancel": "magenta",
 }
+_PREVIEW = 800
+_PREVIEW_LINES = 16
+"""How much of a value is shown: characters and lines."""
 _highlight = JSONHighlighter()
 
 
-def runs(summaries: Sequence[RunSummary], url: str) -> RenderableType:
-    """Show runs as a table, with what is wrong with the unreadable ones below it."""
-    if not summaries:
-        return Text(f"no runs in {on_one_line(url)}", style="dim")
-    table = Table(header_style="bold")
-    table.add_column("run", overflow="fold")
-    table.add_column("status")
-    table.add_column("steps", justify="right")
-    table.add_column("started (UTC)")
-    table.add_column("waiting for", overflow="fold")
-    problems: list[RenderableType] = []
-    for each in summaries:
-        status = each.status
-        word = "unreadable"
-        waiting_for = ""
-        if isinstance(status, (JournalCorruptionError, StorageError)):
-            problems.append(Text(on_one_line(str(status)), style="red"))
-        else:
-            word = status.status
-            waiting_for = status.waiting_for if isinstance(status, SuspendedRun) else ""
-        table.add_row(
-            Text(on_one_line(each.run_id)),
-            Text(word, style=_STATUS_STYLES[word]),
-            "" if each.steps is None else str(each.steps),
-            moment(each.started),
-            Text(on_one_line(waiting_for)),
-        )
-    return Group(table, *problems)
-
-
 def status(report: RunReport, url: str, *, now: datetime) -> RenderableType:
-    """Show what a run is doing, why, and what to do next, as a panel."""
+    """Show what a run is doing, why, and what to do next, as a panel; below it what to paste."""
     found = run_status(report.entries)
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")
     for label, fact in _facts(report, url, now):
         facts.add_row(label, fact)
-    style = _STATUS_STYLES[found.status]
+    style = STATUS_STYLES[found.status]
     title = Text.assemble((on_one_line(report.run_id), "bold"), " is ", (found.status, style))
-    return Panel(facts, title=title, title_align="left", border_style=style)
+    advice, *commands = _next(found, report, url)
+    facts.add_row("next", Text(on_one_line(advice)))
+    panel = Panel(facts, title=title, title_align="left", border_style=style)
+    return Group(panel, *map(to_paste, commands))
 
 
-def journal(entries: Iterable[Entry]) -> Iterator[RenderableType]:
-    """Show entries one after the other, a rule where another session begins."""
-    session: int | None = None
+def journal(entries: Iterable[Entry], *, full: bool = False) -> Iterator[RenderableType]:
+    """Show entries one after the other, a rule where another session begins.
+
+    Results that are long are cut short unless ``full``.
+    """
+    before: Entry | None = None
     for entry in entries:
-        if entry.session != session:
-            session = entry.session
-            yield Rule(Text(f"session {session}", style="bold"), align="left", style="blue")
+        if before is None or entry.session != before.session:
+            heading = Text(f"session {entry.session}", style="bold")
+            passed = seconds_between(before.timestamp, entry.timestamp) if before else None
+            if passed is not None:
+                heading.append(f", {duration(passed)} later", "not bold dim")
+            yield Rule(heading, align="left", style="blue")
+        before = entry
         row = Table.grid(padding=(0, 2))
         row.add_column(style="dim", justify="right", min_width=4)
         row.add_column(style=_ENTRY_STYLES[entry.type], min_width=8)
         row.add_column(overflow="fold")
-        row.add_row(str(entry.offset), entry.type, Group(*_body(entry)))
+        row.add_row(str(entry.offset), entry.type, Group(*_body(entry, full=full)))
         yield row
 
 
@@ -128,7 +112,7 @@ def forked(source: str, new_run_id: str) -> RenderableType:
     """Say which run a fork has made, and what to do with it."""
     return Group(
         Text.assemble("forked ", (on_one_line(source), "bold"), " into ", (new_run_id, "bold")),
-        Text(f"start it: await start(storage, {new_run_id!r})", style="dim"),
+        to_paste(f"await start(storage, {new_run_id!r})"),
     )
 
 
@@ -143,13 +127,28 @@ def moment(timestamp: str | None) -> Text:
     return Text(f"{instant:%Y-%m-%d %H:%M:%S}")
 
 
+def to_paste(command: str) -> Text:
+    """Show a command on one line, however long: a folded one could not be copied."""
+    return Text(on_one_line(command), style="bold", no_wrap=True, overflow="ignore")
+
+
 def value(decoded: Any) -> Text:
     """Show a JSON value, indented and coloured."""
     return _highlight(Text(visible(json.dumps(decoded, indent=2, ensure_ascii=False))))
 
 
+def preview(value_json: bytes, *, full: bool = False) -> RenderableType:
+    """Show a JSON value as ``value`` does, and cut short what would fill the screen."""
+    text = json.dumps(decode_value(value_json), indent=2, ensure_ascii=False)
+    if full or (len(text) <= _PREVIEW and text.count("\n") < _PREVIEW_LINES):
+        return _highlight(Text(visible(text)))
+    kept = "\n".join(text[:_PREVIEW].split("\n", _PREVIEW_LINES)[:_PREVIEW_LINES])
+    note = Text(f"… cut short, it is {size(len(value_json))}; dump --full shows it", style="dim")
+    return Group(_highlight(Text(visible(kept))), note)
+
+
 def _facts(report: RunReport, url: str, now: datetime) -> Iterator[tuple[str, RenderableType]]:
-    """Give label and fact, row by row: why, when, what was done last, what to do next."""
+    """Give label and fact, row by row: why, when, what was done last."""
     entries = report.entries
     found = run_status(entries)
     for why in _why(found, entries, now):
@@ -159,14 +158,22 @@ def _facts(report: RunReport, url: str, now: datetime) -> Iterator[tuple[str, Re
     if entries:
         yield "started", moment(entries[0].timestamp)
         yield "last entry", moment(entries[-1].timestamp)
+        yield "so far", Text(_so_far(entries))
     last_step = next((each for each in reversed(entries) if isinstance(each, StepEntry)), None)
     if last_step is not None:
         yield "last step", Text(f"{on_one_line(last_step.step_id)} at offset {last_step.offset}")
         if isinstance(found, Completed):
-            yield "result", value(last_step.result)
-    advice, command = _next(found, report, f"kassette --storage {quote(url)}")
-    yield "next", Text(on_one_line(advice))
-    yield "", Text(on_one_line(command), style="bold")
+            yield "result", preview(last_step.result_json)
+
+
+def _so_far(entries: list[Entry]) -> str:
+    steps = sum(isinstance(each, StepEntry) for each in entries)
+    starts = sum(isinstance(each, StartEntry) for each in entries)
+    return f"{_count(steps, 'step')} in {_count(starts, 'session')}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _why(found: RunStatus, entries: list[Entry], now: datetime) -> list[Text]:
@@ -182,9 +189,21 @@ def _why(found: RunStatus, entries: list[Entry], now: datetime) -> list[Text]:
         case SuspendedRun():
             return [_wait(each, now) for each in open_waits(entries)]
         case Unsettled():
-            return [Text("the journal does not end: it is running, or it crashed or was left")]
+            why = [Text("the journal does not end: it is running, or it crashed or was left")]
+            return why + _sleep(entries[-1] if entries else None, now)
         case _:
             assert_never(found)
+
+
+def _sleep(last: Entry | None, now: datetime) -> list[Text]:
+    """Tell until when a run sleeps whose last entry is a delay that is not over."""
+    if not isinstance(last, StepEntry) or last.name.split(":")[-2:-1] != ["delay"]:
+        return []
+    wake = last.result
+    until = instant(wake) if isinstance(wake, str) else None
+    if until is None or until <= now:
+        return []
+    return [Text("sleeps until ").append_text(moment(wake)).append(" UTC, if it is running")]
 
 
 def _wait(wait: SuspendEntry, now: datetime) -> Text:
@@ -198,53 +217,65 @@ def _wait(wait: SuspendEntry, now: datetime) -> Text:
     return shown
 
 
-def _next(found: RunStatus, report: RunReport, kassette_command: str) -> tuple[str, str]:
-    """Give what to do next, and the words to do it with."""
+def _next(found: RunStatus, report: RunReport, url: str) -> Sequence[str]:
+    """Give what to do next, the words to do it with, and the commands that show more."""
     run_id = report.run_id
+    look = [command_line(url, "timeline", run_id)] if report.entries else []
     match found:
         case Completed():
-            return (
-                "nothing; this shows how it got there",
-                f"{kassette_command} dump {quote(run_id)}",
-            )
+            advice = "nothing; these show how it got there"
+            return advice, command_line(url, "dump", run_id), *look
         case FailedRun() | Cancelled():
             end = next(each for each in reversed(report.entries) if is_terminal(each))
             return (
-                "a fork keeps every step and tries the rest again",
-                f"{kassette_command} fork {quote(run_id)} --from-offset {end.offset}",
+                "a fork keeps every step and tries the rest again, or forks earlier: see steps",
+                command_line(url, "fork", run_id, "--from-offset", str(end.offset)),
+                command_line(url, "steps", run_id),
             )
         case SuspendedRun(waiting_for=event):
-            return "deliver the event", f"await resume(storage, {run_id!r}, {event!r}, value)"
+            return (
+                "deliver the event, in Python; or look at what happened",
+                f"await resume(storage, {run_id!r}, {event!r}, value)",
+                *look,
+            )
         case Unsettled():
             holder = report.holder
             who = (
-                "no lock file says that it is open; go on where it was"
+                "no lock file says that it is open; go on where it was, in Python"
                 if holder is None
                 else f"its lock file names process {holder.pid} on {holder.host}, since "
-                f"{holder.since}; if that is gone, go on where the run was"
+                f"{holder.since}; if that is gone, go on where the run was, in Python"
             )
-            return who, f"await start(storage, {run_id!r})"
+            return who, f"await start(storage, {run_id!r})", *look
         case _:
             assert_never(found)
 
 
-def _body(entry: Entry) -> Iterator[RenderableType]:
+def _body(entry: Entry, *, full: bool) -> Iterator[RenderableType]:
     label, instant = on_one_line(_label(entry)), moment(entry.timestamp)
     instant.stylize("dim")
-    yield Text("  ").join(filter(None, (Text(label), instant)))
-    match entry:
-        case StartEntry() if entry.metadata_json is not None:
-            yield value(entry.metadata)
-        case StepEntry():
-            yield value(entry.result)
-        case ResumeEntry():
-            yield value(entry.value)
-        case ErrorEntry(stack=str(stack)):
-            yield Text(visible(stack.rstrip()), style="dim")
-        case _:
-            pass
+    written = _written(entry)
+    weight = Text("" if written is None else size(len(written)), style="dim")
+    yield Text("  ").join(filter(None, (Text(label), instant, weight)))
+    if written is not None:
+        yield preview(written, full=full)
+    if isinstance(entry, ErrorEntry) and entry.stack is not None:
+        yield Text(visible(entry.stack.rstrip()), style="dim")
     if entry.extra:
         yield value(entry.extra)
+
+
+def _written(entry: Entry) -> bytes | None:
+    """Give the value that a caller has put into an entry, as JSON text."""
+    match entry:
+        case StartEntry():
+            return entry.metadata_json
+        case StepEntry():
+            return entry.result_json
+        case ResumeEntry():
+            return entry.value_json
+        case _:
+            return None
 
 
 def _label(entry: Entry) -> str:

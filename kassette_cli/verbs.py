@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from asyncio import Runner
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Sequence
+from contextlib import contextmanager
 from stat import S_ISDIR
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar
 
 import anyio
 
@@ -18,8 +20,20 @@ if TYPE_CHECKING:
     from kassette_io.remote_storage import RemoteStorage
 
 OpenStorage: TypeAlias = "LocalStorage | RemoteStorage"
+Unreadable: TypeAlias = kassette.JournalCorruptionError | kassette.StorageError
 P = ParamSpec("P")
 T = TypeVar("T")
+
+TOGETHER = 16
+"""How many journals are read from an object store at a time."""
+
+
+class Call(Protocol):
+    """Runs one verb on a storage that is open."""
+
+    def __call__(self, verb: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
+        """Run ``verb(storage, *args)``."""
+        ...
 
 
 def perform(
@@ -35,6 +49,23 @@ def perform(
             return await verb(storage, *args, **kwargs)
 
     return anyio.run(perform_and_close)
+
+
+@contextmanager
+def open_loop(storage: OpenStorage) -> Generator[Call]:
+    """Open ``storage`` in an event loop that stands still between the verbs it is given.
+
+    For what goes on step by step: an interrupt finds no loop to wait for in between.
+    """
+    with Runner() as runner:
+
+        def call(verb: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
+            return runner.run(verb(storage, *args))
+
+        try:
+            yield call
+        finally:
+            runner.run(storage.aclose())
 
 
 def check_exists(storage: Storage) -> None:
@@ -80,8 +111,38 @@ async def read_run(storage: Storage, run_id: str) -> list[kassette.Entry]:
     """
     entries = await storage.read_all(run_id)
     if not entries and run_id not in await list_runs(storage):
-        raise kassette.UsageError(f"there is no run {run_id!r} in {storage!r}", run_id=run_id)
+        raise unknown_run(storage, run_id)
     return entries
+
+
+async def read_two(
+    storage: Storage, one: str, other: str
+) -> tuple[list[kassette.Entry], list[kassette.Entry]]:
+    """Give the journals of two runs. Raises as ``read_run`` does."""
+    return await read_run(storage, one), await read_run(storage, other)
+
+
+def unknown_run(storage: Storage, run_id: str) -> kassette.UsageError:
+    """Say that a storage has no such run."""
+    return kassette.UsageError(f"there is no run {run_id!r} in {storage!r}", run_id=run_id)
+
+
+async def read_runs(
+    storage: Storage, run_ids: Sequence[str]
+) -> list[list[kassette.Entry] | Unreadable]:
+    """Give the journals of some runs, read at the same time; an error for what cannot be read."""
+    found: dict[str, list[kassette.Entry] | Unreadable] = {}
+
+    async def read(run_id: str) -> None:
+        try:
+            found[run_id] = await storage.read_all(run_id)
+        except (kassette.JournalCorruptionError, kassette.StorageError) as error:
+            found[run_id] = error
+
+    async with anyio.create_task_group() as tasks:
+        for run_id in run_ids:
+            tasks.start_soon(read, run_id)
+    return [found[run_id] for run_id in run_ids]
 
 
 async def fork_run(

@@ -11,7 +11,8 @@ A map for newcomers:
 - ``object_store``, ``s3``  what ``remote_storage`` needs of a store, and S3 as one
 - ``typed``      values of declared types, through pydantic
 - ``results``, ``urls``  what came of a workflow; storage by URL
-- ``testing``    the conformance suite that every storage has to pass
+- ``testing``    workflows crashed everywhere, or replayed from a journal; a suite for storages
+- ``pytest_plugin``  the fixture ``kassette_journal`` and its options
 
 Everything that decides is in ``kassette``, which knows no event loop and no file. What workflow
 authors need of it is exported from here as well.

@@ -56,7 +56,10 @@ _OF_THE_SESSION = (
 
 @final
 class Workflow(Generic[InT, OutT]):
-    """A durable async function. Made by ``workflow``."""
+    """A durable async function. Made by ``workflow``.
+
+    ``fn``, ``version`` and ``events`` are what ``workflow`` was given.
+    """
 
     def __init__(
         self,
@@ -73,7 +76,8 @@ class Workflow(Generic[InT, OutT]):
         self._storage = as_session_storage(storage)
         self._on_finish = on_finish
         self._on_error = on_error
-        self._events = {name: typed_value(each) for name, each in (events or {}).items()}
+        self.events: Mapping[str, Any] = dict(events or {})
+        self._events = {name: typed_value(each) for name, each in self.events.items()}
         self._takes_input, self._input_type = _input_of(fn)
         self.__doc__ = fn.__doc__
         self.__name__ = getattr(fn, "__name__", type(fn).__name__)

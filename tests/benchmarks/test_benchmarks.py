@@ -26,6 +26,11 @@ CONTESTANTS = {
         {"from kassette_io import Context, LocalStorage, workflow"},
         {"a script that runs nothing", "kassette list of 10 runs"},
     ],
+    "look": [
+        {"last block of each file", "list --status, in a pipe", "list, as a table"},
+        {"last block of each file", "the table's first rows"},
+        *[{"dump of 500 steps", "dump of 5000 steps"}] * COUNTED,
+    ],
 }
 """What each table of a benchmark must hold at least."""
 

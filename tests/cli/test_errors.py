@@ -26,7 +26,11 @@ def complaint(outcome: Outcome, code: int) -> str:
 
 
 MISUSES = [
-    ((), "say what to do: list, status, dump, fork or check; see kassette --help"),
+    (
+        (),
+        "say what to do: list, status, dump, timeline, steps, diff, fork, check, completion; "
+        "see kassette --help",
+    ),
     (("lst",), "'lst'"),
     (("list", "extra"), "unrecognized arguments: extra"),
     (("list", "--limit", "-1"), "'-1' is not a whole number of at least 0"),
@@ -36,6 +40,19 @@ MISUSES = [
     (("list", "--limit", "9" * 5000), "is not a whole number of at least 0"),
     (("list", "--limit"), "expected one argument"),
     (("list", "--lim", "1"), "unrecognized arguments"),
+    (("list", "--status", "done"), "'done' is not one of completed, failed, cancelled,"),
+    (("list", "--status", "failed,"), "'' is not one of completed, failed, cancelled,"),
+    (("list", "--older-than", "30"), "'30' is not an age; write 45s, 30m, 12h, 30d or 2w"),
+    (("list", "--older-than", "-1d"), "expected one argument"),
+    (("list", "--older-than=-1d"), "'-1d' is not an age"),
+    (("list", "--older-than", "d"), "'d' is not an age"),
+    (("list", "--older-than", "9999999999d"), "'9999999999d' is not an age"),
+    (("list", "--older-than", "٣d"), "'٣d' is not an age"),
+    (("timeline",), "the following arguments are required: RUN"),
+    (("steps", "../x"), "'../x' cannot be a run id"),
+    (("diff", "completed"), "the following arguments are required: RUN_B"),
+    (("diff", "completed", "../x"), "'../x' cannot be a run id"),
+    (("completion", "csh"), "'csh'"),
     (("status",), "the following arguments are required: RUN; see kassette status --help"),
     (("status", "../etc/passwd"), "'../etc/passwd' cannot be a run id"),
     (("status", ""), "'' cannot be a run id"),
@@ -86,6 +103,11 @@ VERBS = [
     ("status", "completed"),
     ("dump", "completed"),
     ("fork", "completed", "--from-offset", "1"),
+    ("list", "--status", "failed"),
+    ("dump", "completed", "--follow"),
+    ("timeline", "completed"),
+    ("steps", "completed"),
+    ("diff", "completed", "failed"),
 ]
 
 
@@ -116,6 +138,11 @@ def test_a_storage_that_is_a_file_exits_1(tmp_path: Path) -> None:
         ("status", "unknown"),
         ("dump", "unknown"),
         ("dump", "unknown", "--offset", "7"),
+        ("dump", "unknown", "--follow"),
+        ("timeline", "unknown"),
+        ("steps", "unknown"),
+        ("diff", "unknown", "completed"),
+        ("diff", "completed", "unknown"),
         ("fork", "unknown", "--from-offset", "0"),
         ("fork", "unknown", "--from-step", "llm"),
     ],
@@ -169,12 +196,28 @@ def test_a_fork_into_a_run_that_is_open_exits_1(url: str, store: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("status", "damaged"), ("dump", "damaged"), ("dump", "damaged", "--offset", "2")]
+    "arguments",
+    [
+        ("status", "damaged"),
+        ("dump", "damaged", "--offset", "2"),
+        ("timeline", "damaged"),
+        ("steps", "damaged"),
+        ("diff", "completed", "damaged"),
+    ],
 )
 def test_a_damaged_journal_exits_1_and_names_the_line(url: str, arguments: tuple[str, ...]) -> None:
     """Damage would be passed over, or somebody would look for it line by line."""
     message = complaint(run("--storage", url, *arguments), 1)
     assert message.startswith("journal of run 'damaged', line 2: ")
+
+
+@pytest.mark.parametrize("option", [(), ("--follow",)])
+def test_a_damaged_journal_is_dumped_up_to_the_damage(url: str, option: tuple[str, ...]) -> None:
+    """What is still whole could not be saved; or the half would be called a success."""
+    code, out, err = run("--storage", url, "dump", "damaged", *option)
+    assert (code, out) == (1, START.encode())
+    assert err.startswith(b"kassette: journal of run 'damaged', line 2: ")
+    assert err.count(b"\n") == 1
 
 
 def test_a_damaged_journal_does_not_keep_others_from_being_listed(url: str) -> None:
@@ -207,7 +250,7 @@ def test_an_error_is_one_line_that_steers_no_terminal(
 
 def test_errors_on_a_terminal_are_the_same_lines(url: str, store: Path) -> None:
     """Somebody at a terminal would be shown a traceback where a script gets a line."""
-    for arguments in (("dump", "damaged"), ("status", "unknown"), ("list", "--limit", "x")):
+    for arguments in (("steps", "damaged"), ("status", "unknown"), ("list", "--limit", "x")):
         shown = run_on_terminal("--storage", url, *arguments)
         assert (shown.code, shown.err) == run("--storage", url, *arguments)[::2]
         assert shown.out == b""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from rich.console import Console, RenderableType
 
 from kassette import (
     CancelEntry,
+    Completed,
     CompleteEntry,
     Entry,
     ErrorEntry,
@@ -20,12 +22,20 @@ from kassette import (
     StartEntry,
     StepEntry,
     StorageError,
+    SuspendedRun,
     SuspendEntry,
     Unsettled,
 )
-from kassette_cli import pretty
+from kassette_cli import pretty, views
+from kassette_cli.difference import compare
 from kassette_cli.escaping import on_one_line, visible
-from kassette_cli.evidence import RunReport, RunSummary, open_waits
+from kassette_cli.evidence import RunReport, open_waits
+from kassette_cli.forkpoints import fork_points
+from kassette_cli.listing import Listing
+from kassette_cli.pasting import command_line
+from kassette_cli.summaries import RunSummary
+from kassette_cli.timeline import timeline
+from kassette_cli.units import duration, size
 
 NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 AT = "2026-01-31T12:00:00.000Z"
@@ -44,7 +54,7 @@ def shown(*renderables: RenderableType, width: int = 100, colours: bool = False)
         highlight=False,
     )
     for each in renderables:
-        console.print(each)
+        console.print(each, crop=False)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -71,6 +81,12 @@ def resume(event: str) -> ResumeEntry:
     return ResumeEntry.of(session=2, timestamp=AT, event_name=event, value=None)
 
 
+def table(*summaries: RunSummary, width: int = 100) -> str:
+    console = Console(width=width)
+    listing = Listing([each.run_id for each in summaries], console, now=NOW)
+    return shown(listing.header(), listing.rows(summaries), *listing.footer(), width=width)
+
+
 def panel(entries: Iterable[Entry], *, run_id: str = "r", url: str = "file:s") -> str:
     report = RunReport(run_id=run_id, entries=journal_of(*entries))
     return words(shown(pretty.status(report, url, now=NOW), width=200))
@@ -81,6 +97,21 @@ def test_a_deadline_that_has_passed_is_told() -> None:
     later = (NOW + timedelta(seconds=1)).isoformat()
     assert "which has passed" not in panel([start(), suspend("e", later)])
     assert "which has passed" in panel([start(), suspend("e", AT)])
+
+
+def test_a_run_that_sleeps_says_until_when() -> None:
+    """A run that waits for the clock would look like a crashed one."""
+    wake = (NOW + timedelta(hours=1)).isoformat()
+
+    def slept(name: str, result: object) -> str:
+        step = StepEntry.of(session=1, timestamp=AT, step_id=name, name=name, result=result)
+        return panel([start(), step])
+
+    assert "sleeps until 2026-01-31 13:00:00 UTC" in slept("delay:3600000ms", wake)
+    assert "sleeps until 2026-01-31 13:00:00 UTC" in slept("branch:delay:3600000ms", wake)
+    assert "sleeps" not in slept("delay:1ms", AT)
+    assert "sleeps" not in slept("llm", wake)
+    assert "sleeps" not in slept("delay:1ms", 5)
 
 
 def test_every_open_event_is_told() -> None:
@@ -116,17 +147,12 @@ def test_advice_is_quoted_for_a_shell() -> None:
 def test_a_run_id_is_never_shortened(width: int) -> None:
     """The id of a run would have an ellipsis where a copy needs its last half."""
     run_id = "0123456789abcdef" * 8
-    summary = RunSummary(run_id=run_id, status=Unsettled(), steps=1, started=AT)
+    summary = RunSummary(run_id=run_id, status=Unsettled(), steps=1, sessions=1, started=AT)
     report = RunReport(run_id=run_id, entries=journal_of(start()))
-    for renderable in (pretty.runs([summary], "file:s"), pretty.forked("a", run_id)):
-        text = shown(renderable, width=width)
-        assert max(map(len, text.splitlines())) <= width
-        column = "".join(
-            re.sub("[^0-9a-f]", "", re.split("[│┃]", line)[1] if "│" in line else line)
-            for line in text.splitlines()
-            if "┃" not in line
-        )
-        assert run_id in column
+    text = table(summary, width=width)
+    assert max(map(len, text.splitlines())) <= width
+    assert run_id in text.replace("\n", "")
+    assert run_id in re.sub("[^0-9a-f]", "", shown(pretty.forked("a", run_id), width=width))
     assert run_id in re.sub(r"\W", "", shown(pretty.status(report, "file:s", now=NOW), width=width))
 
 
@@ -139,19 +165,29 @@ def test_text_from_a_journal_neither_steers_the_terminal_nor_is_markup() -> None
         resume(EVIL),
         ErrorEntry(session=1, timestamp=AT, message=EVIL, name=EVIL, stack=f"{EVIL}\n  {EVIL}"),
     )
+    other = journal_of(
+        start(), StepEntry.of(session=1, timestamp=AT, step_id=EVIL, name="s", result=EVIL)
+    )
     report = RunReport(run_id="r", entries=entries)
     for renderables in (
         list(pretty.journal(entries)),
         [pretty.status(report, EVIL, now=NOW)],
         [pretty.status(RunReport(run_id="r", entries=entries[:3]), EVIL, now=NOW)],
-        [pretty.runs([RunSummary(run_id=EVIL, status=StorageError(EVIL))], EVIL)],
-        [pretty.runs([], EVIL)],
+        list(pretty.journal(entries, full=True)),
+        [views.steps(fork_points(entries), EVIL, EVIL)],
+        [views.timeline(list(timeline(entries)))],
+        [views.difference(compare(entries, entries[:3]), EVIL, EVIL)],
+        [views.difference(compare(entries[:2], other), EVIL, EVIL)],
     ):
         text = shown(*renderables, width=200)
         assert "\x1b" not in text
         assert "\x9b" not in text
         assert "\u202e" not in text
         assert "[bold]" in text
+    for width in (10, 30, 200):
+        waiting = RunSummary(run_id=EVIL, status=SuspendedRun(waiting_for=EVIL), started=EVIL)
+        text = table(RunSummary(run_id=EVIL, status=StorageError(EVIL)), waiting, width=width)
+        assert not re.search("[\x1b\x9b\u202e]", text)
     assert HARMLESS in shown(*pretty.journal(entries), width=200)
 
 
@@ -192,5 +228,72 @@ def test_results_are_coloured_by_what_they_are() -> None:
 def test_an_unreadable_run_has_no_step_count() -> None:
     """A journal that cannot be read would be said to hold 0 steps."""
     summary = RunSummary(run_id="r", status=StorageError("no permission"))
-    text = words(shown(pretty.runs([summary], "file:s")))
-    assert text.endswith("r unreadable no permission")
+    assert words(table(summary)).endswith("r unreadable no permission 1 run: 1 unreadable")
+    assert words(table(summary, width=20)) == "r unreadable no permission 1 run: 1 unreadable"
+
+
+def test_a_step_count_that_is_a_guess_says_so() -> None:
+    """A figure from a journal's length would be taken for a count."""
+    summary = RunSummary(
+        run_id="r", status=Completed(), steps=7, exact=False, sessions=1, started=AT, last_entry=AT
+    )
+    assert "≤7" in table(summary)
+    assert "≤7 steps" in table(summary, width=40)
+
+
+def test_a_long_result_is_cut_short_and_says_so() -> None:
+    """One document in a journal would push everything else off the screen."""
+    for result in ("x" * 5000, list(range(100))):
+        step = StepEntry.of(session=1, timestamp=AT, step_id="s", name="s", result=result)
+        entries = journal_of(start(), step)
+        short = shown(*pretty.journal(entries))
+        assert len(short.splitlines()) < 32
+        assert f"cut short, it is {size(len(step.result_json))}" in short
+        long = shown(*pretty.journal(entries, full=True))
+        assert "cut short" not in long
+        assert json.loads("".join(line[16:].strip() for line in long.splitlines()[3:])) == result
+
+
+def test_what_is_to_be_pasted_is_never_folded() -> None:
+    """A command copied from a narrow terminal would be cut in two by a new line."""
+    entries = journal_of(
+        start(), ErrorEntry(session=1, timestamp=AT, message="no", name=None, stack=None)
+    )
+    url = "file:/" + "deep/" * 30
+    report = RunReport(run_id="r", entries=entries)
+    for renderable in (
+        pretty.status(report, url, now=NOW),
+        views.steps(fork_points(entries), "r", url),
+    ):
+        lines = [line.strip() for line in shown(renderable, width=40).splitlines()]
+        assert f"kassette --storage {url} fork r --from-offset 1" in lines
+
+
+def test_a_command_for_a_run_that_looks_like_an_option() -> None:
+    """The advised command would be misuse."""
+    assert command_line("file:s", "fork", "-x", "--from-offset", "1") == (
+        "kassette --storage file:s fork --from-offset 1 -- -x"
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (None, ""),
+        (0.2304, "230 ms"),
+        (1.54, "1.5 s"),
+        (200, "3 min 20 s"),
+        (180, "3 min"),
+        (7300, "2 h 1 min"),
+        (90000, "1 d 1 h"),
+    ],
+)
+def test_durations_are_told_in_two_units(seconds: float | None, words: str) -> None:
+    """Somebody who compares steps would be shown seconds by the thousand."""
+    assert duration(seconds) == words
+
+
+def test_sizes_are_told_in_the_unit_that_fits() -> None:
+    """A result of three megabytes would be a number of seven digits."""
+    sizes = [size(each) for each in (812, 1234, 3_400_000, 5_000_000_000_000)]
+    assert sizes == ["812 B", "1.2 kB", "3.4 MB", "5000.0 GB"]

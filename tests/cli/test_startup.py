@@ -22,6 +22,12 @@ CALL = "import sys; from kassette_cli.main import main; code = main(sys.argv[1:]
         ("status", "completed"),
         ("dump", "completed"),
         ("fork", "completed", "--from-offset", "1"),
+        ("list", "--status", "failed", "--older-than", "1d"),
+        ("dump", "completed", "--follow"),
+        ("timeline", "completed"),
+        ("steps", "completed"),
+        ("diff", "completed", "failed"),
+        ("completion", "bash"),
         ("status", "unknown"),
         ("--help",),
         ("--version",),
@@ -34,7 +40,9 @@ def test_a_pipe_imports_nothing_heavy(url: str, arguments: tuple[str, ...]) -> N
     assert outcome.err.decode().splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("lst",)])
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("--version",), ("lst",), ("completion", "fish")]
+)
 def test_help_starts_no_event_loop(arguments: tuple[str, ...]) -> None:
     """`kassette --help` would take three times as long as it has to."""
     report = "print(sorted(sys.modules.keys() & {'anyio', 'asyncio'}), file=sys.stderr)"
@@ -58,3 +66,18 @@ def test_a_relative_storage_is_relative_to_the_working_directory(store: Path) ->
     (store / "here.jsonl").write_text(START, encoding="utf-8")
     outcome = run("--storage", "file:.", "dump", "here", cwd=store)
     assert outcome == (0, START.encode(), b"")
+
+
+def test_a_plain_list_imports_nothing_that_it_does_not_need(url: str) -> None:
+    """Every new verb would make the oldest one slower."""
+    ours = "print(sorted(m for m in sys.modules if m.startswith('kassette_cli')), file=sys.stderr)"
+    outcome = run("--storage", url, "list", command=(sys.executable, "-c", CALL + ours))
+    assert outcome.err.decode().splitlines()[-1] == str(
+        [
+            "kassette_cli",
+            *(
+                f"kassette_cli.{each}"
+                for each in ("arguments", "main", "manual", "piped", "plain", "verbs")
+            ),
+        ]
+    )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import threading
+from collections.abc import Generator
 from pathlib import Path
 from typing import final
 
 import anyio
 import pytest
-from anyio.lowlevel import checkpoint
+from rich.console import Console
 
 from kassette_cli import terminal
 from kassette_io import LocalStorage, start
@@ -32,28 +35,61 @@ def words_of(outcome: Outcome) -> str:
     return " ".join(re.sub("[─-╿]", " ", text_of(outcome)).split())
 
 
+def rows_of(outcome: Outcome) -> list[list[str]]:
+    """Give the table's cells, whatever progress was shown meanwhile."""
+    assert (outcome.code, outcome.err) == (0, b"")
+    text = ESCAPE.sub(b"", outcome.out).decode()
+    lines = [line.strip() for line in re.split("[\r\n]+", text)]
+    return [re.split("  +", line) for line in lines if line.split(" ")[0] in JOURNALS]
+
+
 def test_list_is_a_table_of_every_run(url: str) -> None:
     """An operator would be shown JSON, or a table without the runs that need attention."""
-    shown = text_of(run_on_terminal("--storage", url, "list", columns=100))
-    rows = [
-        [cell.strip() for cell in line.split("│")[1:-1]]
-        for line in shown.splitlines()
-        if line.startswith("│")
+    outcome = Terminal("--storage", url, "list", columns=120).close()
+    t0, t1, t2 = (f"2026-01-31 12:00:{second:02}" for second in (0, 1, 2))
+    assert rows_of(outcome) == [
+        ["cancelled", "cancelled", "0", "2", t0, t2],
+        ["completed", "completed", "2", "1", t0, t2],
+        ["damaged", "unreadable"],
+        ["failed", "failed", "0", "1", t0, t1],
+        ["never-written", "unsettled", "0", "0"],
+        ["resumed", "unsettled", "0", "2", t0, t2],
+        ["surrogates", "failed", "1", "1", t0, t1],
+        ["suspended", "suspended", "0", "1", t0, t1, "approval"],
+        ["suspended-then-start", "suspended", "0", "2", t0, t2, "approval"],
+        ["torn", "unsettled", "0", "1", t0, t0],
+        ["unknown-fields", "completed", "1", "1", t0, t2],
     ]
-    assert rows == [
-        ["cancelled", "cancelled", "0", "2026-01-31 12:00:00", ""],
-        ["completed", "completed", "2", "2026-01-31 12:00:00", ""],
-        ["damaged", "unreadable", "", "", ""],
-        ["failed", "failed", "0", "2026-01-31 12:00:00", ""],
-        ["never-written", "unsettled", "0", "", ""],
-        ["resumed", "unsettled", "0", "2026-01-31 12:00:00", ""],
-        ["surrogates", "failed", "1", "2026-01-31 12:00:00", ""],
-        ["suspended", "suspended", "0", "2026-01-31 12:00:00", "approval"],
-        ["suspended-then-start", "suspended", "0", "2026-01-31 12:00:00", "approval"],
-        ["torn", "unsettled", "0", "2026-01-31 12:00:00", ""],
-        ["unknown-fields", "completed", "1", "2026-01-31 12:00:00", ""],
+    assert b"journal of run 'damaged', line 2" in outcome.out
+    assert b"11 runs: 3 unsettled" in outcome.out
+
+
+def test_the_table_fills_while_it_reads(store: Path, url: str) -> None:
+    """A list of ten thousand runs would show nothing until the last of them is read."""
+    os.mkfifo(store / "cancelled-slow.jsonl")
+    child = Terminal("--storage", url, "list", columns=120)
+    child.read_until(b"2026-01-31 12:00:02")
+    with (store / "cancelled-slow.jsonl").open("wb") as journal:
+        assert b"unknown-fields" not in child.shown
+        journal.write(COMPLETED.encode())
+    outcome = child.close()
+    assert outcome.code == 0
+    assert b"12 runs" in outcome.out
+
+
+def test_list_chooses_runs(url: str) -> None:
+    """The table would show other runs than the pipe gives for the same words."""
+    outcome = Terminal("--storage", url, "list", "--status", "failed,suspended").close()
+    assert [row[0] for row in rows_of(outcome)] == [
+        "failed",
+        "surrogates",
+        "suspended",
+        "suspended-then-start",
     ]
-    assert "journal of run 'damaged', line 2" in shown
+    some = Terminal("--storage", url, "list", "--status", "completed", "--limit", "1").close()
+    assert [row[0] for row in rows_of(some)] == ["completed"]
+    young = Terminal("--storage", url, "list", "--older-than", "99999999d").close()
+    assert b"no such runs in" in young.out
 
 
 def test_list_takes_its_limit_and_says_that_there_is_nothing(url: str, tmp_path: Path) -> None:
@@ -131,12 +167,12 @@ def test_dump_separates_sessions_and_shows_every_entry(url: str) -> None:
         "session 1 0 start 2026-01-31 12:00:00 "
         "1 suspend approval (Waiting for event: approval), until 2999-01-01 00:00:00 "
         "UTC 2026-01-31 12:00:01 "
-        "session 2 2 start 2026-01-31 12:00:02 "
-        '3 resume approval 2026-01-31 12:00:02 { "ok": true }'
+        "session 2, 500 ms later 2 start 2026-01-31 12:00:02 "
+        '3 resume approval 2026-01-31 12:00:02 11 B { "ok": true }'
     )
     shown = words_of(run_on_terminal("--storage", url, "dump", "completed", "--offset", "2"))
     assert shown == (
-        'session 1 2 step llm#2 2026-01-31 12:00:01 "second" 3 complete 2026-01-31 12:00:02'
+        'session 1 2 step llm#2 2026-01-31 12:00:01 8 B "second" 3 complete 2026-01-31 12:00:02'
     )
 
 
@@ -167,7 +203,7 @@ def test_fork_names_the_new_run(store: Path, url: str) -> None:
     """Whoever forks at a terminal would have to look for the new run."""
     arguments = ("--storage", url, "fork", "completed", "--from-step", "llm#2")
     shown = text_of(run_on_terminal(*arguments, "--new-run-id", "again"))
-    assert shown == ("forked completed into again\nstart it: await start(storage, 'again')\n")
+    assert shown == "forked completed into again\nawait start(storage, 'again')\n"
     assert (store / "again.jsonl").exists()
 
 
@@ -175,7 +211,8 @@ def test_fork_names_the_new_run(store: Path, url: str) -> None:
 def test_the_width_is_the_terminal_s(url: str, columns: int) -> None:
     """Rows would be broken by the terminal itself, and frames with them."""
     shown = text_of(run_on_terminal("--storage", url, "status", "suspended", columns=columns))
-    assert {len(line) for line in shown.splitlines()} == {columns}
+    framed = [line for line in shown.splitlines() if line[0] in "╭│╰"]
+    assert {len(line) for line in framed} == {columns}
 
 
 def test_colours_are_for_terminals_that_want_them(url: str) -> None:
@@ -224,17 +261,37 @@ def test_progress_is_shown_for_what_takes_longer_than_a_moment(
 
 
 def test_progress_of_a_list_counts_the_runs(store: Path, url: str) -> None:
-    """A list of many runs would not say how far it has come."""
+    """A list of many runs would not say that it goes on."""
     os.mkfifo(store / "slow.jsonl")
     child = Terminal("--storage", url, "list", columns=60)
     with (store / "slow.jsonl").open("wb") as journal:
-        before = sorted([*JOURNALS, "slow"]).index("slow")
-        child.read_until(f"{before}/{len(JOURNALS) + 1}".encode())
+        child.read_until(f"0/{len(JOURNALS) + 1}".encode())
         journal.write(COMPLETED.encode())
     outcome = child.close()
     assert outcome.code == 0
     assert DEADLINE.encode() not in outcome.out
     assert b"reading runs" not in outcome.out[outcome.out.rindex(b"\x1b[?25h") :]
+
+
+def test_an_interrupt_while_printing_ends_what_is_shown() -> None:
+    """A progress bar that was on the screen would keep the cursor when Ctrl-C comes."""
+    ended: list[bool] = []
+
+    def rows() -> Generator[str, None, None]:
+        try:
+            yield "a row"
+            yield "another"
+        finally:
+            ended.append(True)
+
+    class Interrupted(io.StringIO):
+        def write(self, text: str) -> int:
+            raise KeyboardInterrupt
+
+    shown = rows()
+    with pytest.raises(KeyboardInterrupt):
+        terminal.show(Console(file=Interrupted()), shown)
+    assert ended == [True]
 
 
 @final
@@ -243,7 +300,7 @@ class Display:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-        self.is_shown = anyio.Event()
+        self.is_shown = threading.Event()
 
     def start(self) -> None:
         self.asked.append("start")
@@ -257,12 +314,8 @@ def test_what_is_quick_shows_no_progress(monkeypatch: pytest.MonkeyPatch) -> Non
     """The cursor would flicker on every command."""
     monkeypatch.setattr(terminal, "MOMENT", 3600)
     display = Display()
-
-    async def work() -> None:
-        with terminal.AfterAMoment(display):
-            await checkpoint()
-
-    anyio.run(work)
+    with terminal.AfterAMoment(display):
+        pass
     assert display.asked == []
 
 
@@ -270,11 +323,7 @@ def test_progress_ends_with_the_work_even_if_that_fails(monkeypatch: pytest.Monk
     """A spinner would spin on over the error that ended the work."""
     monkeypatch.setattr(terminal, "MOMENT", 0)
     display = Display()
-
-    async def work() -> None:
-        with pytest.raises(ZeroDivisionError), terminal.AfterAMoment(display):
-            await display.is_shown.wait()
-            raise ZeroDivisionError
-
-    anyio.run(work)
+    with pytest.raises(ZeroDivisionError), terminal.AfterAMoment(display):
+        display.is_shown.wait()
+        raise ZeroDivisionError
     assert display.asked == ["start", "stop"]

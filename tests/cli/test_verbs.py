@@ -8,7 +8,7 @@ from typing import final
 import pytest
 
 from kassette import Entry, InternalError, StartEntry, UsageError
-from kassette_cli import evidence, plain, verbs
+from kassette_cli import plain, verbs
 from kassette_io import MemoryStorage, start
 
 pytestmark = pytest.mark.anyio
@@ -62,18 +62,6 @@ async def test_the_session_of_a_fork_is_closed() -> None:
     await verbs.fork_run(storage, "a", from_offset=0, new_run_id="b")
     async with await start(storage, "b") as run:
         assert run.session == 3
-
-
-async def test_summaries_tell_how_far_they_are() -> None:
-    """A progress bar would jump, or never reach the end."""
-    storage = MemoryStorage()
-    for run_id in ("a", "b"):
-        async with await start(storage, run_id) as run:
-            await run.record("s", lambda: 1)
-    told: list[tuple[int, int]] = []
-    found = await evidence.summarise_runs(storage, None, lambda *done: told.append(done))
-    assert [(each.run_id, each.steps) for each in found] == [("a", 1), ("b", 1)]
-    assert told == [(0, 2), (1, 2)]
 
 
 async def test_an_entry_without_an_offset_is_a_bug_of_its_storage() -> None:

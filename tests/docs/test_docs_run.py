@@ -7,10 +7,10 @@ import io
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -20,22 +20,28 @@ import pytest
 import kassette
 import kassette.errors
 import kassette_io
+import kassette_io.testing
 from kassette import KassetteError, decode_journal, encode_entry
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FILE = re.compile(r"<!-- file: (\S+) -->\s*\Z")
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 SHELL = ("bash", "console", "sh", "shell")
 
 
 class Block(NamedTuple):
-    """A fenced block: its language, text and first line, and what the page says that it prints."""
+    """A fenced block: its language, text and first line, and what the page says that it prints.
+
+    ``file`` is where the reader is told to put it, by a comment before it.
+    """
 
     language: str
     text: str
     line: int
     printed: str | None
+    file: str | None
 
 
 def blocks(page: Path) -> Iterator[Block]:
@@ -51,7 +57,8 @@ def blocks(page: Path) -> Iterator[Block]:
         ):
             printed = following[2]
         line = text.count("\n", 0, match.start()) + 2
-        yield Block(match[1], match[2], line, printed)
+        file = FILE.search(text, 0, match.start())
+        yield Block(match[1], match[2], line, printed, None if file is None else file[1])
 
 
 def assert_printed(block: Block, output: str) -> None:
@@ -72,37 +79,58 @@ def run_python(block: Block, page: Path, module: ModuleType) -> str:
     return printed.getvalue()
 
 
-def run_commands(block: Block) -> str:
-    output = ""
-    for line in block.text.splitlines():
-        command = line.removeprefix("$ ")
-        if not command.startswith("kassette "):
-            continue
-        done = subprocess.run(
-            [sys.executable, "-m", "kassette_cli", *shlex.split(command)[1:]],
-            capture_output=True,
-            encoding="utf-8",
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            check=False,
-        )
-        assert (done.returncode, done.stderr) == (0, ""), f"{command}: {done.stderr}"
-        output += done.stdout
-    return output
+def run_commands(block: Block, bin_directory: Path) -> str:
+    """Run a block as a shell would, where ``kassette``, ``pytest`` and ``python`` are ours."""
+    script = re.sub(r"^\$ ", "", block.text, flags=re.MULTILINE)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        capture_output=True,
+        encoding="utf-8",
+        env={**os.environ, "PATH": f"{bin_directory}:{os.environ['PATH']}"},
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), f"line {block.line}: {done}"
+    return done.stdout
+
+
+@pytest.fixture
+def bin_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a directory with the commands that the pages use, as an installation has them."""
+    directory = tmp_path / "bin"
+    directory.mkdir()
+    for name, module in {
+        "kassette": "-m kassette_cli",
+        "pytest": "-m pytest",
+        "python": "",
+    }.items():
+        command = directory / name
+        command.write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')
+        command.chmod(0o755)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    if not entry_points(group="pytest11", name="kassette"):
+        monkeypatch.setenv("PYTEST_PLUGINS", "kassette_io.pytest_plugin")
+    return directory
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_code_runs_and_prints_what_the_page_says(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: Path, tmp_path: Path, bin_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Would show that somebody who types what the page says gets something else."""
     module = ModuleType("page")
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setitem(sys.modules, "page", module)
     for block in blocks(page):
-        if block.language == "python":
+        if block.file is not None:
+            path = Path(block.file)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block.text, "utf-8")
+        elif block.language == "python":
             assert_printed(block, run_python(block, page, module))
-        elif block.language in SHELL and "kassette --" in block.text:
-            assert_printed(block, run_commands(block))
+        elif block.language in SHELL and "pip install" not in block.text:
+            assert_printed(block, run_commands(block, bin_directory))
 
 
 def test_pages_hold_code_and_commands_to_run() -> None:
@@ -113,6 +141,7 @@ def test_pages_hold_code_and_commands_to_run() -> None:
     assert "console" in counted["quickstart.md"]
     assert {"jsonl", "python"} <= set(counted["journal-format.md"])
     assert {"mermaid", "python"} <= set(counted["architecture.md"])
+    assert counted["testing.md"].count("console") == 3
     assert len(LINK.findall((ROOT / "README.md").read_text("utf-8"))) > 8
 
 
@@ -158,7 +187,8 @@ def test_readme_has_exactly_two_set_up_commands() -> None:
 def anchors(page: Path) -> set[str]:
     prose = FENCE.sub("", page.read_text("utf-8"))
     headings = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+    names = set(re.findall(r"^::: (\S+)$", prose, re.MULTILINE))
+    return names | {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -246,6 +276,31 @@ def errors() -> dict[str, type[KassetteError]]:
         for name, value in vars(kassette.errors).items()
         if inspect.isclass(value) and issubclass(value, KassetteError)
     }
+
+
+def dispatched() -> dict[str, list[str]]:
+    """Give the names that the dispatcher's page has an answer for, with the answers."""
+    text = (ROOT / "docs" / "dispatcher.md").read_text("utf-8")
+    rows = re.findall(r"^\| (`.+?) \| (.+?) \| (.+?) \|$", text, re.MULTILINE)
+    return {name: [*row[1:]] for row in rows for name in re.findall(r"`(\w+)`", row[0])}
+
+
+def test_a_dispatcher_is_told_about_every_result_and_error() -> None:
+    """Would show that a dispatcher meets a result or an error and does not know what to do."""
+    known = set(errors()) - {"KassetteError"} | {"Success", "Suspended", "Failed"}
+    assert known <= set(dispatched())
+
+
+def test_reference_has_every_public_name() -> None:
+    """Would show that a public name cannot be looked up, or one that is there is not public."""
+    pages = [ROOT / "docs" / name for name in ("reference.md", "reference-core.md")]
+    text = "".join(page.read_text("utf-8") for page in pages)
+    shown = re.findall(r"^::: (\S+)$", text, re.MULTILINE)
+    assert len(shown) == len(set(shown))
+    public = {f"kassette_io.{name}" for name in kassette_io.__all__}
+    public |= {f"kassette_io.testing.{name}" for name in kassette_io.testing.__all__}
+    core = set(kassette.__all__) - set(kassette_io.__all__)
+    assert set(shown) == public | {f"kassette.{name}" for name in core}
 
 
 def test_every_error_has_its_place_in_the_page_of_errors() -> None:

@@ -75,9 +75,55 @@ def test_every_verb_works_over_s3(url: str, bucket: str, atomic_server: S3Server
     assert step_ids(journal(atomic_server, bucket, "run-3")) == ["llm"]
 
 
+def test_the_verbs_beyond_the_reference_work_over_s3(url: str) -> None:
+    """What a file tells by its last block and its growth, an object has to tell as well."""
+    listing = answers("--storage", url, "list", "--status", "completed")
+    assert listing == [{"runId": "run-1"}]
+    assert answers("--storage", url, "list", "--status", "unsettled", "--older-than", "1d") == []
+    assert kassette("--storage", url, "list", "--ids").stdout == "run-1\nrun-2\n"
+    followed = kassette("--storage", url, "dump", "run-1", "--follow").stdout
+    assert followed == kassette("--storage", url, "dump", "run-1").stdout
+    spans = answers("--storage", url, "timeline", "run-1")
+    assert [span["type"] for span in spans] == ["session", "step", "step"]
+    points = answers("--storage", url, "steps", "run-1")
+    assert [point["stepId"] for point in points] == ["llm", "llm#2", None]
+    assert answers("--storage", url, "diff", "run-1", "run-2")[-1]["same"] == 0
+
+
+def test_a_run_over_s3_is_followed_while_it_goes_on(url: str) -> None:
+    """Each look would need a client of its own, or the second one find a closed one."""
+    command = (sys.executable, "-m", "kassette_cli", "--storage", url, "dump", "run-3", "--follow")
+
+    async def work() -> list[str]:
+        async with open_storage(url) as storage, await start(storage, "run-3") as run:
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+                assert process.stdout is not None
+                seen = [await anyio.to_thread.run_sync(process.stdout.readline)]
+                for number in range(2):
+                    await run.record("llm", lambda number=number: number)
+                    seen.append(await anyio.to_thread.run_sync(process.stdout.readline))
+                await run.complete()
+                seen.append(await anyio.to_thread.run_sync(process.stdout.read))
+            assert process.returncode == 0
+            return seen
+
+    seen = [json.loads(line) for line in anyio.run(work)]
+    assert [entry["type"] for entry in seen] == ["start", "step", "step", "complete"]
+
+
 def test_a_terminal_is_served_over_s3_as_well(url: str) -> None:
     """What people see also looks for a lock file, which an object store does not have."""
-    for verb in (["list"], ["status", "run-1"], ["status", "run-2"], ["dump", "run-1"], ["check"]):
+    for verb in (
+        ["list"],
+        ["list", "--status", "failed,completed"],
+        ["status", "run-1"],
+        ["status", "run-2"],
+        ["dump", "run-1"],
+        ["timeline", "run-1"],
+        ["steps", "run-1"],
+        ["diff", "run-1", "run-2"],
+        ["check"],
+    ):
         ours, theirs = os.openpty()
         with subprocess.Popen(
             [sys.executable, "-m", "kassette_cli", "--storage", url, *verb],

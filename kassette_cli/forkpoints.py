@@ -1,0 +1,72 @@
+"""Where a run can be forked; entries in, fork points out, nothing is shown.
+
+Rules:
+- A fork is as safe as a crash at its cut: everything before it is replayed, everything from it on
+  is done anew, its effects included. So every step is a fork point, and so is the end.
+- Of a repeated id the first entry counts, which is where ``fork --from-step`` cuts as well.
+- An event that came after the cut has to be delivered to the fork anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, final
+
+from kassette import Entry, ResumeEntry, StepEntry, is_terminal
+from kassette.immutable import Immutable
+from kassette_cli.pasting import command_line
+
+
+@final
+class ForkPoint(Immutable, kw_only=True):
+    """A cut before the entry at ``offset``; ``step`` is the step there, None at the end.
+
+    ``kept`` steps are replayed, ``again`` are done anew; ``events`` have to be delivered anew.
+    """
+
+    offset: int
+    step: StepEntry | None
+    kept: int
+    again: int
+    events: tuple[str, ...]
+
+    def command(self, run_id: str, url: str) -> str:
+        """Give the command that forks here, to paste into a shell."""
+        return command_line(url, "fork", run_id, "--from-offset", str(self.offset))
+
+    def to_json(self, run_id: str, url: str) -> dict[str, Any]:
+        """Give the form that is printed into a pipe."""
+        return {
+            "offset": self.offset,
+            "stepId": None if self.step is None else self.step.step_id,
+            "kept": self.kept,
+            "again": self.again,
+            "events": list(self.events),
+            "command": self.command(run_id, url),
+        }
+
+
+def fork_points(entries: Sequence[Entry]) -> list[ForkPoint]:
+    """Give every fork point of a journal, in its order; none for an empty one."""
+    if not entries:
+        return []
+    first: dict[str, StepEntry] = {}
+    for entry in entries:
+        if isinstance(entry, StepEntry):
+            first.setdefault(entry.step_id, entry)
+    cuts: list[tuple[int, StepEntry | None]] = [(step.offset or 0, step) for step in first.values()]
+    end = next((at for at, entry in enumerate(entries) if is_terminal(entry)), len(entries))
+    cuts.append((end, None))
+    came = [
+        (each.event_name, at) for at, each in enumerate(entries) if isinstance(each, ResumeEntry)
+    ]
+    return [
+        ForkPoint(
+            offset=offset,
+            step=step,
+            kept=kept,
+            again=len(first) - kept,
+            events=tuple(dict.fromkeys(name for name, at in came if at >= offset)),
+        )
+        for kept, (offset, step) in enumerate(cuts)
+    ]

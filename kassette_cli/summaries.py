@@ -1,0 +1,203 @@
+"""Runs in brief, told from the ends of their journals; nothing is shown, no event loop.
+
+Rules:
+- Of a journal in a file only the first block and the last one are read, which mostly are one. What
+  does not look as this library writes it is read as a whole, so that damage is told as damage. A
+  result is not decoded, so damage inside of one is for ``status`` and ``dump`` to tell.
+- A journal of one block has its steps counted. Of a longer one the offset of its last entry tells
+  how many there are at most, and ``exact`` is False.
+- ``sessions`` is the number of the newest session.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from typing import final
+
+from kassette import (
+    Completed,
+    Entry,
+    JournalCorruptionError,
+    RunStatus,
+    StepEntry,
+    StorageError,
+    SuspendedRun,
+    Unsettled,
+    decode_journal,
+    run_status,
+)
+from kassette.errors import with_run_id
+from kassette.immutable import Immutable
+from kassette_cli.units import instant
+
+BLOCK = 1 << 16
+UNREADABLE = "unreadable"
+
+_LINE = re.compile(
+    rb'\{"type":"([a-z]+)","session":([0-9]{1,18}),"offset":([0-9]{1,18}),"timestamp":"([^"\\]*)"'
+)
+_TERMINAL = (b"complete", b"error", b"cancel")
+_GOING_ON = (b"start", b"step", b"resume")
+_COMPLETED, _UNSETTLED = Completed(), Unsettled()
+_ANY_TYPE = b'{"type":"'
+_STEP = b'{"type":"step",'
+_OF_ANY_TYPE = b"\n" + _ANY_TYPE
+_OF_A_STEP = b"\n" + _STEP
+_FEW_LINES = 32
+"""As long as there are no more, it is quicker to look at each than to search for all."""
+
+
+@final
+class RunSummary(Immutable, kw_only=True):
+    """One run in brief; ``status`` is the error where the journal cannot be read."""
+
+    run_id: str
+    status: RunStatus | JournalCorruptionError | StorageError
+    steps: int | None = None
+    exact: bool = True
+    sessions: int | None = None
+    started: str | None = None
+    last_entry: str | None = None
+
+    @property
+    def word(self) -> str:
+        """The run's state, in a word of ``manual.STATUSES``."""
+        status = self.status
+        return UNREADABLE if isinstance(status, Exception) else status.status
+
+    @property
+    def waiting_for(self) -> str:
+        """The event that a suspended run waits for; empty for any other."""
+        return self.status.waiting_for if isinstance(self.status, SuspendedRun) else ""
+
+
+@final
+class Wanted(Immutable, kw_only=True):
+    """Which runs ``list`` is to give: of some states, and with a last entry before an instant."""
+
+    statuses: frozenset[str] | None = None
+    before: datetime | None = None
+
+    def __contains__(self, summary: object) -> bool:
+        if not isinstance(summary, RunSummary):
+            return False
+        if self.statuses is not None and summary.word not in self.statuses:
+            return False
+        if self.before is None:
+            return True
+        last = instant(summary.last_entry)
+        return last is not None and last < self.before
+
+
+def summarise(run_id: str, entries: Sequence[Entry]) -> RunSummary:
+    """Give a run in brief from all of its entries."""
+    return RunSummary(
+        run_id=run_id,
+        status=run_status(entries),
+        steps=sum(isinstance(entry, StepEntry) for entry in entries),
+        sessions=max((entry.session for entry in entries), default=0),
+        started=entries[0].timestamp if entries else None,
+        last_entry=entries[-1].timestamp if entries else None,
+    )
+
+
+def summarise_file(directory: str, run_id: str) -> RunSummary:
+    """Give the run whose journal is ``{run_id}.jsonl`` in brief. Never raises for its contents."""
+    try:
+        return _summarise_file(f"{directory}/{run_id}.jsonl", run_id)
+    except OSError as error:
+        failure = StorageError(f"cannot read {run_id}.jsonl: {error.strerror}", run_id=run_id)
+        return RunSummary(run_id=run_id, status=failure)
+    except JournalCorruptionError as error:
+        return RunSummary(run_id=run_id, status=with_run_id(error, run_id))
+
+
+def _summarise_file(path: str, run_id: str) -> RunSummary:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        block = os.read(fd, BLOCK)
+        whole = len(block) < BLOCK
+        end = block if whole else _last_block(fd)
+        summary = _from_block(run_id, end, block, whole=whole)
+        if summary is not None:
+            return summary
+        with open(fd, "rb", buffering=0, closefd=False) as file:
+            return summarise(run_id, decode_journal(block + file.readall()).entries)
+    finally:
+        os.close(fd)
+
+
+def _last_block(fd: int) -> bytes:
+    return os.pread(fd, BLOCK, max(os.fstat(fd).st_size - BLOCK, 0))
+
+
+def _from_block(run_id: str, block: bytes, head: bytes, *, whole: bool) -> RunSummary | None:
+    """Tell a run in brief from its journal's last block, or None if that takes more."""
+    first = _LINE.match(head)
+    end = block.rfind(b"\n")
+    if first is None or end < 0:
+        return None
+    begin = block.rfind(b"\n", 0, end) + 1
+    last = _LINE.match(block, begin)
+    if last is None or (begin == 0 and not whole):
+        return None
+    session, offset = int(last[2]), int(last[3])
+    steps = _count_steps(block, offset + 1) if whole else offset + 1 - session
+    if steps is None:
+        return None
+    line = _deciding_line(block, last, whole=whole)
+    if line is None:
+        return None
+    status = _status_of(block, line)
+    over = line[1] in _TERMINAL
+    if over and not whole:
+        steps -= 1
+    started, ended = first[4].decode(), last[4].decode()
+    return RunSummary.of_fields(run_id, status, steps, whole, session, started, ended)
+
+
+def _count_steps(block: bytes, entries: int) -> int | None:
+    """Count the steps of a whole journal; None unless all its lines are in the form of ours."""
+    lines = block.count(b"\n")
+    if lines != entries:
+        return None
+    if lines > _FEW_LINES:
+        return None if block.count(_OF_ANY_TYPE) != lines - 1 else block.count(_OF_A_STEP)
+    steps = begin = 0
+    for _ in range(lines):
+        if block.startswith(_STEP, begin):
+            steps += 1
+        elif not block.startswith(_ANY_TYPE, begin):
+            return None
+        begin = block.find(b"\n", begin) + 1
+    return steps
+
+
+def _deciding_line(
+    block: bytes, line: re.Match[bytes] | None, *, whole: bool
+) -> re.Match[bytes] | None:
+    """Give the last line that is no start, or the first if all are; None if it is not here.
+
+    ``line`` is the last line.
+    """
+    while line is not None:
+        begin = line.start()
+        if line[1] != b"start" or (begin == 0 and whole):
+            return line
+        begin = block.rfind(b"\n", 0, begin - 1) + 1
+        line = _LINE.match(block, begin) if begin or whole else None
+    return None
+
+
+def _status_of(block: bytes, line: re.Match[bytes]) -> RunStatus:
+    """Tell the state that an entry leaves a run in; it is decoded if its contents matter."""
+    if line[1] in _GOING_ON:
+        return _UNSETTLED
+    end = block.find(b"\n", line.start()) + 1
+    if line[1] == b"complete" and block[line.end() : end] == b"}\n":
+        return _COMPLETED
+    entries = decode_journal(block[line.start() : end], first_offset=int(line[3])).entries
+    return run_status(entries)

@@ -1,0 +1,203 @@
+"""Who took how long, told from a journal's timestamps; entries in, spans out, nothing is shown.
+
+Rules:
+- A journal says when something ended, not when it began. A step's time is counted from the entry
+  before it in its session: its own where steps run one after the other, at most that where they
+  run beside one another.
+- What a fork copied keeps the source's timestamps, so there it is not known what took how long.
+- ``replays`` is the number of steps that were on record when a session began: it had them for
+  nothing.
+- A session without an ending was left by a crash or a close, or it is the newest and may run still.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Any, TypeAlias, final
+
+from kassette import (
+    Entry,
+    ResumeEntry,
+    StartEntry,
+    StepEntry,
+    SuspendEntry,
+    is_terminal,
+)
+from kassette.immutable import Immutable
+from kassette_cli.units import seconds_between
+
+
+@final
+class SessionSpan(Immutable, kw_only=True):
+    """A session: ``ending`` is the type of the entry that ended it, None where none did."""
+
+    session: int
+    offset: int
+    begin: str
+    end: str
+    seconds: float | None
+    steps: int
+    replays: int
+    ending: str | None
+    copied: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the form that is printed into a pipe."""
+        return {
+            "type": "session",
+            "session": self.session,
+            "offset": self.offset,
+            "from": self.begin,
+            "to": self.end,
+            "seconds": self.seconds,
+            "steps": self.steps,
+            "replays": self.replays,
+            "end": self.ending,
+            "copied": self.copied,
+        }
+
+
+@final
+class StepSpan(Immutable, kw_only=True):
+    """A step that ran live, from the entry before it to its own."""
+
+    session: int
+    offset: int
+    step_id: str
+    begin: str | None
+    end: str
+    seconds: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the form that is printed into a pipe."""
+        return {
+            "type": "step",
+            "session": self.session,
+            "offset": self.offset,
+            "stepId": self.step_id,
+            "from": self.begin,
+            "to": self.end,
+            "seconds": self.seconds,
+        }
+
+
+@final
+class EventSpan(Immutable, kw_only=True):
+    """An event that came, from the first wait for it; ``begin`` is None if nothing waited."""
+
+    session: int
+    offset: int
+    event_name: str
+    begin: str | None
+    end: str
+    seconds: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the form that is printed into a pipe."""
+        return {
+            "type": "event",
+            "session": self.session,
+            "offset": self.offset,
+            "eventName": self.event_name,
+            "from": self.begin,
+            "to": self.end,
+            "seconds": self.seconds,
+        }
+
+
+@final
+class Gap(Immutable, kw_only=True):
+    """No session between two: ``after`` is how the one before ended, None where it was left."""
+
+    begin: str
+    end: str
+    seconds: float | None
+    after: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the form that is printed into a pipe."""
+        return {
+            "type": "gap",
+            "from": self.begin,
+            "to": self.end,
+            "seconds": self.seconds,
+            "after": self.after,
+        }
+
+
+Span: TypeAlias = SessionSpan | StepSpan | EventSpan | Gap
+"""Anything that takes time in a run."""
+
+
+def timeline(entries: Iterable[Entry]) -> Iterator[Span]:
+    """Give a run's spans in order: each session before its steps and events, the gaps between."""
+    sessions = [list(group) for _, group in groupby(entries, key=lambda entry: entry.session)]
+    recorded: set[str] = set()
+    waits: dict[str, str] = {}
+    before: SessionSpan | None = None
+    for number, group in enumerate(sessions):
+        session = _session(group, len(recorded), copied=number == 0 and _is_fork(sessions))
+        if before is not None and not before.copied:
+            yield Gap(
+                begin=before.end,
+                end=session.begin,
+                seconds=seconds_between(before.end, session.begin),
+                after=before.ending,
+            )
+        yield session
+        yield from _within(group, session, waits)
+        recorded.update(entry.step_id for entry in group if isinstance(entry, StepEntry))
+        before = session
+
+
+def _session(group: Sequence[Entry], replays: int, *, copied: bool) -> SessionSpan:
+    first, last = group[0], group[-1]
+    return SessionSpan(
+        session=first.session,
+        offset=first.offset or 0,
+        begin=first.timestamp,
+        end=last.timestamp,
+        seconds=None if copied else seconds_between(first.timestamp, last.timestamp),
+        steps=sum(isinstance(entry, StepEntry) for entry in group),
+        replays=replays,
+        ending=last.type if is_terminal(last) or isinstance(last, SuspendEntry) else None,
+        copied=copied,
+    )
+
+
+def _within(
+    group: Sequence[Entry], session: SessionSpan, waits: dict[str, str]
+) -> Iterator[StepSpan | EventSpan]:
+    since: str | None = None
+    for entry in group:
+        begin = None if session.copied else since
+        if isinstance(entry, StepEntry):
+            yield StepSpan(
+                session=entry.session,
+                offset=entry.offset or 0,
+                step_id=entry.step_id,
+                begin=begin,
+                end=entry.timestamp,
+                seconds=seconds_between(begin, entry.timestamp),
+            )
+        elif isinstance(entry, ResumeEntry):
+            begin = waits.get(entry.event_name)
+            yield EventSpan(
+                session=entry.session,
+                offset=entry.offset or 0,
+                event_name=entry.event_name,
+                begin=begin,
+                end=entry.timestamp,
+                seconds=seconds_between(begin, entry.timestamp),
+            )
+        elif isinstance(entry, SuspendEntry):
+            waits.setdefault(entry.waiting_for, entry.timestamp)
+        since = entry.timestamp
+
+
+def _is_fork(sessions: Sequence[Sequence[Entry]]) -> bool:
+    if len(sessions) == 1:
+        return False
+    second = sessions[1][0]
+    return isinstance(second, StartEntry) and second.source is not None

@@ -1,0 +1,407 @@
+"""One run of a workflow that is crashed once, or not at all, and recovered until it ends."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from enum import Enum
+from functools import partial
+from typing import Any, Final, final
+
+from anyio import CancelScope, get_cancelled_exc_class
+from anyio.lowlevel import checkpoint
+
+from kassette import (
+    BranchPath,
+    Completed,
+    Entry,
+    FailedRun,
+    StartEntry,
+    StepEntry,
+    SuspendedRun,
+    SuspendEntry,
+    Tail,
+    UsageError,
+    check_append,
+    run_status,
+)
+from kassette.entries import ResumeEntry
+from kassette.immutable import Immutable
+from kassette.replay import Recorded
+from kassette_io._waiting import finish
+from kassette_io.results import Failed, RunResult, Success, Suspended
+from kassette_io.testing.watching import AskedStep, Stubs, WorkflowOrFunction, call, watched
+
+RUN: Final = "run-1"
+_SHOWN: Final = 16
+_EPOCH: Final = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
+
+
+class Under(Enum):
+    """How a session is crashed."""
+
+    KILL = "killed"
+    CANCEL = "cancelled"
+
+
+class Kind(Enum):
+    """What a point is next to."""
+
+    BEFORE = "before the function of"
+    IN = "in the function of"
+    AFTER = "after the function of"
+    ENTRY = "after the entry of"
+
+    @property
+    def crashes(self) -> tuple[Under, ...]:
+        """The ways to crash there that differ from those of the points around."""
+        match self:
+            case Kind.BEFORE:
+                return (Under.KILL,)
+            case Kind.IN:
+                return (Under.CANCEL,)
+            case _:
+                return (Under.KILL, Under.CANCEL)
+
+
+@final
+class Point(Immutable):
+    """A point of a run: next to the function of step ``at``, or after the entry ``at``."""
+
+    kind: Kind
+    at: str | int
+    what: str
+
+    def is_at(self, kind: Kind, at: str | int) -> bool:
+        """Tell whether this is the point ``kind`` ``at``."""
+        return self.kind is kind and self.at == at
+
+    def __str__(self) -> str:
+        if self.kind is Kind.ENTRY:
+            return f"after entry {self.at} ({self.what})"
+        return f"{self.kind.value} step {self.at!r}"
+
+
+@final
+class Crash(Immutable):
+    """A crash at a point."""
+
+    under: Under
+    point: Point
+
+    def __str__(self) -> str:
+        return f"{self.under.value} {self.point}"
+
+
+@final
+class Ending(Immutable):
+    """How a run ended: ``outcome`` is its result, its error, or None where a crash came after."""
+
+    status: str
+    outcome: Any
+    detail: Any
+
+    @property
+    def error(self) -> BaseException | None:
+        """The exception that ended the run, where one did and is at hand."""
+        if isinstance(self.outcome, Failed):
+            return self.outcome.error
+        return self.outcome if isinstance(self.outcome, BaseException) else None
+
+    def same(self, other: Ending) -> bool:
+        """Tell whether two runs ended alike, as far as both are known."""
+        if self.status != other.status:
+            return False
+        if self.status == "completed" and None in (self.outcome, other.outcome):
+            return True  # a journal does not hold what a workflow returned
+        return bool(self.detail == other.detail)
+
+    def __str__(self) -> str:
+        match self.outcome:
+            case Success():
+                return f"Success({self.detail!r})"
+            case Failed(error=error):
+                return f"Failed({error!r})"
+            case Suspended():
+                return f"Suspended, waiting for {', '.join(map(repr, self.detail))}"
+            case BaseException() as error:
+                return f"{error!r}, raised to the caller"
+            case _:
+                return f"status {self.status!r}"
+
+
+class _Killed(BaseException):
+    """The process would be dead by now; nobody sees this in a journal."""
+
+
+@final
+class Trial:
+    """A run of ``workflow``; ``calm`` is the one whose steps tell the order to keep to."""
+
+    def __init__(
+        self,
+        workflow: WorkflowOrFunction,
+        input: object,
+        answers: Mapping[str, object],
+        stubs: Stubs,
+        crash: Crash | None,
+        calm: Trial | None,
+    ) -> None:
+        self.crash = crash
+        self.crashed = False
+        self.swallowed = False
+        self.astray: str | None = None
+        self.calls: dict[str, int] = {}
+        self.recorded: dict[str, Any] = {}
+        self.events: dict[str, Any] = {}
+        self.points: dict[Point, None] = {}
+        self.asked: dict[BranchPath, list[AskedStep]] = {}
+        self.journal: list[Entry] = []
+        self.stubs = stubs
+        self._tail = Tail()
+        self._calm = calm
+        self._workflow = workflow
+        self._input = input
+        self._answers = answers
+        self._sessions: list[Session] = []
+
+    def story(self) -> list[str]:
+        """Say what each session did, a line each."""
+        lines: list[str] = []
+        for number, session in enumerate(self._sessions, start=1):
+            log = session.log
+            if len(log) > _SHOWN:
+                log = [f"… {len(log) - _SHOWN} more", *log[-_SHOWN:]]
+            lines.append(f"session {number}: {', '.join(log)}")
+        return lines
+
+    async def append(self, entry: Entry) -> int:
+        """Append to the journal, as ``MemoryStorage`` does; without reading all of it each time."""
+        await checkpoint()
+        check_append(self._tail, entry, run_id=RUN)
+        offset = len(self.journal)
+        self.journal.append(entry.at(offset))
+        self._tail = self._tail.then(entry)
+        return offset
+
+    async def run(self) -> Ending:
+        """Open sessions until the run is over, or waits for what nobody answers."""
+        while True:
+            session = Session(self)
+            opening = self._opening(session)
+            if isinstance(opening, Ending):
+                return opening
+            self._sessions.append(session)
+            try:
+                outcome = await session.carry(opening)
+            except Exception as raised:
+                if self.crash is None:
+                    raise
+                return Ending("raised", raised, repr(raised))
+            if session.crashing and outcome is None:
+                session.log.append(f"{self.crash}")
+                continue
+            self.swallowed |= session.crashing and not isinstance(outcome, Suspended)
+            match outcome:
+                case Success():
+                    return Ending("completed", outcome, outcome.result)
+                case Failed(error=error):
+                    return Ending("failed", outcome, (type(error).__name__, str(error)))
+                case _:
+                    continue
+
+    def _opening(self, session: Session) -> Callable[[], Awaitable[Any]] | Ending:
+        entries = self.journal
+        flow = watched(self._workflow, session, session)
+        match run_status(entries):
+            case SuspendedRun(waiting_for=waiting_for):
+                opened = Recorded(entries).open_events()
+                event = next((each for each in self._answers if each in opened), None)
+                if event is None:
+                    return Ending("suspended", Suspended(waiting_for, RUN), sorted(opened))
+                session.log.append(f"resume {event!r}")
+                return partial(flow.resume, RUN, event, self._answers[event])
+            case Completed():
+                return Ending("completed", None, None)
+            case FailedRun() as failed:
+                return Ending("failed", None, (failed.name, failed.message))
+            case _:
+                session.log.append("start")
+                given: Any = self._input
+                return partial(flow.start, given, run_id=RUN)
+
+    def note(self, step: AskedStep, position: int) -> None:
+        """Compare a step that is asked for with the one that the calm run asked for there."""
+        asked = self.asked.setdefault(step.path, [])
+        if position == len(asked):
+            asked.append(step)
+        if self._calm is None or self.astray is not None:
+            return
+        usual = self._calm.asked.get(step.path, [])
+        if position >= len(usual):
+            self.astray = f"step {step.step_id!r} was asked for; uninterrupted it is not"
+        elif usual[position].step_id != step.step_id:
+            self.astray = (
+                f"step {step.step_id!r} was asked for, where the uninterrupted run asks for "
+                f"{usual[position].step_id!r}"
+            )
+        elif usual[position].arguments != step.arguments:
+            self.astray = (
+                f"step {step.step_id!r} was asked for with the arguments "
+                f"{_shown(step.arguments)}; uninterrupted with {_shown(usual[position].arguments)}"
+            )
+
+
+def _shown(arguments: bytes | None) -> str:
+    return "that are no JSON" if arguments is None else arguments.decode()[1:-1] or "(none)"
+
+
+@final
+class Session:
+    """A session of a trial: its storage, its observer, and what crashes it."""
+
+    def __init__(self, trial: Trial) -> None:
+        self.log: list[str] = []
+        self.crashing = False
+        self._trial = trial
+        self._dead = False
+        self._suspended_at: int | None = None
+        self._positions: dict[BranchPath, int] = {}
+        self._cancel: Callable[[], object] = _nothing
+
+    # --- living and dying ------------------------------------------------------------------
+
+    async def carry(self, opening: Callable[[], Awaitable[Any]]) -> RunResult[Any] | None:
+        """Run the session; give its outcome, or None if it crashed."""
+        carried = self._in_a_task if _is_asyncio() else self._in_a_scope
+        outcome = await carried(opening)
+        return None if self._dead else outcome
+
+    async def _in_a_scope(self, opening: Callable[[], Awaitable[Any]]) -> Any:
+        try:
+            with CancelScope() as scope:
+                self._cancel = scope.cancel
+                return await opening()
+        except get_cancelled_exc_class():
+            raise  # it is not the session that somebody cancels
+        except BaseException as error:
+            self._check_crashing(error)
+        return None
+
+    async def _in_a_task(self, opening: Callable[[], Awaitable[Any]]) -> Any:
+        """Run in a task, whose own ``cancel`` strikes once, as asyncio's users know it."""
+        import asyncio
+
+        task = asyncio.ensure_future(opening())
+        self._cancel = task.cancel
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            raise  # it is not the session that somebody cancels
+        try:
+            return task.result()
+        except BaseException as error:
+            self._check_crashing(error)
+        return None
+
+    def _check_crashing(self, error: BaseException) -> None:
+        if not self.crashing or isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise error
+
+    def _reach(self, kind: Kind, at: str | int, what: str) -> None:
+        trial = self._trial
+        if self._dead:
+            raise _Killed
+        if trial.crash is None:
+            trial.points[Point(kind, at, what)] = None
+        elif not trial.crashed and trial.crash.point.is_at(kind, at):
+            trial.crashed = self.crashing = True
+            self._cancel()
+            if trial.crash.under is Under.KILL:
+                self._dead = True
+                raise _Killed
+
+    # --- its observer ----------------------------------------------------------------------
+
+    def now(self) -> datetime:
+        """See ``Observer.now``: the same instant in every run."""
+        return _EPOCH
+
+    def asked(self, step: AskedStep) -> None:
+        """See ``Observer.asked``."""
+        if self.crashing:
+            return
+        position = self._positions.get(step.path, 0)
+        self._positions[step.path] = position + 1
+        self._trial.note(step, position)
+
+    async def call(self, step: AskedStep, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        """See ``Observer.call``."""
+        trial, step_id = self._trial, step.step_id
+        self._reach(Kind.BEFORE, step_id, step_id)
+        self.log.append(f"ran {step_id!r}")
+        trial.calls[step_id] = trial.calls.get(step_id, 0) + 1
+        self._reach(Kind.IN, step_id, step_id)
+        name = step.among(trial.stubs)
+        try:
+            return await call(fn if name is None else trial.stubs[name], args)
+        finally:
+            self._reach(Kind.AFTER, step_id, step_id)
+
+    # --- its storage -----------------------------------------------------------------------
+
+    async def append(self, run_id: str, entry: Entry) -> int:
+        """See ``Storage.append``."""
+        if self._dead:
+            raise _Killed
+        offset = await finish(self._trial.append, entry)
+        what: str = entry.type
+        if isinstance(entry, StepEntry):
+            what = f"step {entry.step_id!r}"
+            self._trial.recorded[what] = entry.result
+        elif isinstance(entry, ResumeEntry):
+            what = f"event {entry.event_name!r}"
+            self._trial.events[what] = entry.value
+        if not isinstance(entry, StartEntry):
+            self.log.append(f"journaled {what}")
+        if isinstance(entry, SuspendEntry):
+            self._suspended_at = offset
+        else:
+            self._reach(Kind.ENTRY, offset, what)
+        return offset
+
+    async def read_all(self, run_id: str) -> list[Entry]:
+        """See ``Storage.read_all``."""
+        await checkpoint()
+        return list(self._trial.journal)
+
+    async def list_runs(self) -> AsyncIterator[str]:
+        """See ``Storage.list_runs``."""
+        yield RUN
+
+    async def create(self, run_id: str, entries: list[Entry]) -> None:
+        """See ``SessionStorage.create``; a trial forks nothing."""
+        raise UsageError("a run that is being crashed cannot be created whole")
+
+    async def release(self, run_id: str, session: int) -> None:
+        """See ``SessionStorage.release``; nothing is held.
+
+        The waits of one suspension count as one entry, which is whole by now. What a crash between
+        them leaves behind is not the workflow's doing.
+        """
+        offset, self._suspended_at = self._suspended_at, None
+        if offset is not None:
+            self._reach(Kind.ENTRY, offset, "suspend")
+
+    def abandon(self, run_id: str, session: int) -> None:
+        """See ``SessionStorage.abandon``; nothing is held."""
+
+
+def _nothing() -> None:
+    pass
+
+
+def _is_asyncio() -> bool:
+    return get_cancelled_exc_class().__module__.partition(".")[0] == "asyncio"

@@ -1,0 +1,183 @@
+"""A workflow on another storage whose steps an observer sees and calls; no rules of testing here.
+
+The workflow gets a context that looks like its own. Each step is announced under its id, and its
+function, where the journal does not hold the result, is called by the observer. A durable sleep
+journals its wake time and does not wait; a retry does not wait either.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from typing import Any, Protocol, TypeAlias, cast, final
+
+from kassette import BranchPath, Retry, UsageError, format_timestamp
+from kassette.errors import naming_run
+from kassette.immutable import Immutable
+from kassette.naming import full_step_name
+from kassette.timestamps import after
+from kassette.values import encode_value
+from kassette_io.context import Context
+from kassette_io.storage import Storage
+from kassette_io.typed import annotation
+from kassette_io.workflows import Workflow, workflow
+
+WorkflowOrFunction: TypeAlias = Workflow[Any, Any] | Callable[..., Awaitable[Any]]
+"""A workflow, or the function of one."""
+Stubs: TypeAlias = Mapping[str, Callable[..., Any]]
+"""What is called instead of a step's function, by step id, full name or own name."""
+
+
+@final
+class AskedStep(Immutable):
+    """A step as the workflow asks for it.
+
+    ``name`` is its own name, ``full_name`` has the branch path in front, ``step_id`` the number
+    behind. ``arguments`` is their JSON; None where they have none. ``is_sleep`` marks ctx.sleep.
+    """
+
+    path: BranchPath
+    name: str
+    full_name: str
+    step_id: str
+    arguments: bytes | None
+    is_sleep: bool
+
+    def among(self, names: Any) -> str | None:
+        """Give the first of this step's names that is in ``names``, or None."""
+        return next((n for n in (self.step_id, self.full_name, self.name) if n in names), None)
+
+
+class Observer(Protocol):
+    """Sees a session's steps."""
+
+    def now(self) -> datetime:
+        """Give the instant from which durable sleeps count."""
+        ...
+
+    def asked(self, step: AskedStep) -> None:
+        """Take note of a step that the workflow asks for, recorded or not."""
+        ...
+
+    async def call(self, step: AskedStep, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        """Give the result of a step that is not recorded."""
+        ...
+
+
+def watched(given: WorkflowOrFunction, storage: Storage, observer: Observer) -> Workflow[Any, Any]:
+    """Give the workflow on ``storage`` for one session, seen by ``observer``; without its hooks.
+
+    Raises UsageError for something that is neither a workflow nor a function.
+    """
+    version, events = None, None
+    if isinstance(given, Workflow):
+        fn, version, events = given.fn, given.version, given.events
+    elif callable(cast("object", given)):
+        fn = given
+    else:
+        raise UsageError(f"{given!r} is neither a workflow nor the function of one")
+
+    async def watched_fn(ctx: Context, *rest: Any) -> Any:
+        return await fn(WatchedContext(ctx, observer, (), {}), *rest)
+
+    signature = inspect.signature(fn)
+    disguised = cast("Any", watched_fn)
+    disguised.__signature__ = signature
+    disguised.__annotations__ = {name: annotation(fn, name) for name in signature.parameters}
+    disguised.__name__ = getattr(fn, "__name__", type(fn).__name__)
+    return workflow(disguised, storage=storage, version=version, events=events)
+
+
+async def call(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """Call a function that may be sync or async."""
+    result = fn(*args)
+    return await result if inspect.isawaitable(result) else result
+
+
+@final
+class WatchedContext:
+    """Does as the ``Context`` that it stands for, and tells the observer."""
+
+    def __init__(
+        self, inner: Context, observer: Observer, path: BranchPath, counts: dict[str, int]
+    ) -> None:
+        self.input = inner.input
+        self._inner = inner
+        self._observer = observer
+        self._path = path
+        self._counts = counts
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self._inner.run_id
+
+    async def step(
+        self,
+        name: str,
+        fn: Callable[..., Any],
+        *args: Any,
+        retry: Retry | None = None,
+        on_replay: Callable[[Any], object] | None = None,
+        result_type: Any = None,
+    ) -> Any:
+        """See ``Context.step``."""
+        if isinstance(cast("object", name), str) and callable(cast("object", fn)):
+            fn = self._observed(self._ask(name, args), fn)
+        if retry is not None:
+            retry = retry.replace(delay=0.0)
+        return await self._inner.step(
+            name, fn, *args, retry=retry, on_replay=on_replay, result_type=result_type
+        )
+
+    async def suspend(
+        self, event_name: str, *, timeout: float | None = None, reason: str | None = None
+    ) -> Any:
+        """See ``Context.suspend``."""
+        return await self._inner.suspend(event_name, timeout=timeout, reason=reason)
+
+    async def sleep(self, seconds: float) -> None:
+        """See ``Context.sleep``; the wake time is journaled, and not waited for."""
+        with naming_run(self.run_id):
+            wake = after(self._observer.now(), seconds)
+        name = f"delay:{round(seconds * 1000)}ms"
+        step = self._ask(name, (), is_sleep=True)
+        await self._inner.step(name, self._observed(step, format_timestamp), wake)
+
+    async def parallel(self, branches: Mapping[str, Callable[..., Awaitable[Any]]]) -> Any:
+        """See ``Context.parallel``."""
+        return await self._inner.parallel(
+            {key: self._branch(key, fn) for key, fn in branches.items()}
+        )
+
+    def _branch(
+        self, key: str, fn: Callable[..., Awaitable[Any]]
+    ) -> Callable[[Context], Awaitable[Any]]:
+        async def branch(inner: Context) -> Any:
+            path = (*self._path, key)
+            return await fn(WatchedContext(inner, self._observer, path, self._counts))
+
+        return branch
+
+    def _ask(self, name: str, args: tuple[Any, ...], *, is_sleep: bool = False) -> AskedStep:
+        full = full_step_name(self._path, name)
+        count = self._counts[full] = self._counts.get(full, 0) + 1
+        step_id = full if count == 1 else f"{full}#{count}"
+        step = AskedStep(self._path, name, full, step_id, _as_json(args), is_sleep)
+        self._observer.asked(step)
+        return step
+
+    def _observed(self, step: AskedStep, fn: Callable[..., Any]) -> Callable[..., Any]:
+        async def observed(*args: Any) -> Any:
+            return await self._observer.call(step, fn, args)
+
+        observed.__annotations__ = {"return": annotation(fn, "return")}
+        return observed
+
+
+def _as_json(args: tuple[Any, ...]) -> bytes | None:
+    try:
+        return encode_value(list(args))
+    except UsageError:
+        return None

@@ -1,0 +1,103 @@
+"""Completion: the script offers what the command takes, and bash really completes with it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kassette_cli import completion, manual
+from kassette_cli.arguments import HelpWanted, parse_arguments
+
+from .journals import JOURNALS
+from .processes import environment, run
+
+ASK = """\
+kassette() { "$PYTHON" -m kassette_cli "$@"; }
+eval "$(kassette completion bash)"
+COMP_LINE="$1"
+COMP_POINT=${#1}
+COMP_WORDBREAKS=$' \\t\\n"\\'><=;|&(:'
+_kassette
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+VERBS = list(manual.VERBS)
+
+
+def offered(line: str, **variables: str) -> list[str]:
+    env = environment(PYTHON=sys.executable, **variables)
+    done = subprocess.run(
+        ["bash", "-c", ASK, "bash", line], capture_output=True, text=True, env=env, check=True
+    )
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def help_of(*arguments: str) -> str:
+    with pytest.raises(HelpWanted) as wanted:
+        parse_arguments([*arguments, "--help"])
+    return str(wanted.value)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_option_of_a_verb_is_offered(verb: str) -> None:
+    """An option would be added to the command and nobody would be offered it."""
+    taken = set(re.findall(r"^  (?:-h, )?(--[a-z-]+)", help_of(verb), re.MULTILINE))
+    assert taken == {*completion.OPTIONS[verb], *completion.COMMON}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_options_that_take_a_value_are_known(verb: str) -> None:
+    """What follows `--limit` would be taken for a verb."""
+    taking = set(re.findall(r"^  (--[a-z-]+) [A-Z]", help_of(verb), re.MULTILINE))
+    assert taking == {*completion.OPTIONS[verb], *completion.COMMON} & {*completion.TAKING_VALUES}
+
+
+def test_bash_completes_verbs_options_and_states() -> None:
+    """The script would be printed, and complete nothing."""
+    assert offered("kassette ") == VERBS
+    assert offered("kassette st") == ["status", "steps"]
+    assert offered("kassette --storage file:x st") == ["status", "steps"]
+    assert offered("kassette --storage=file:x ti") == ["timeline"]
+    assert offered("kassette --ve") == ["--version"]
+    assert offered("kassette dump run --f") == ["--follow", "--full"]
+    assert offered("kassette list --status fa") == ["failed"]
+    assert offered("kassette list --limit ") == []
+    assert offered("kassette completion z") == ["zsh"]
+
+
+def test_bash_completes_run_ids(url: str, store: Path) -> None:
+    """Run ids are what nobody can type; and a colon in one would double its first half."""
+    runs = sorted(JOURNALS)
+    assert offered(f"kassette --storage {url} status ") == runs
+    assert offered("kassette status ", KASSETTE_STORAGE=url) == runs
+    assert offered(f"kassette status --storage {url} sus") == ["suspended", "suspended-then-start"]
+    assert offered("kassette status ") == []
+    (store / "a:b:1.jsonl").touch()
+    assert offered(f"kassette --storage {url} dump a") == ["a:b:1"]
+    assert offered(f"kassette --storage {url} dump a:b") == ["b:1"]
+    assert offered("kassette --storage file:/none dump ") == []
+
+
+@pytest.mark.parametrize("shell", completion.SHELLS)
+def test_every_shell_has_a_script_of_all_verbs(shell: str) -> None:
+    """A shell would be offered that is given nothing; or a storage would be needed to set it up."""
+    code, out, err = run("completion", shell)
+    assert (code, err) == (0, b"")
+    words = set(re.findall(r"[a-z][a-z-]+", out.decode()))
+    options = {option.removeprefix("--") for own in completion.OPTIONS.values() for option in own}
+    assert words >= {*VERBS, *options, *manual.STATUSES}
+
+
+def test_the_manual_page_tells_of_everything() -> None:
+    """`kassette --help` would not tell what an exit code or a state means."""
+    page = help_of()
+    headings = re.findall(r"^([a-z][a-z ]*):", page, re.MULTILINE)
+    assert headings == [
+        "usage", "options", "verbs", "states", "output", "exit codes", "environment", "examples"
+    ]  # fmt: skip
+    for word in (*VERBS, *manual.STATUSES, "0 ", "1 ", "2 ", "130", "141", "KASSETTE_STORAGE"):
+        assert re.search(rf"^ +{word}", page, re.MULTILINE), word

@@ -1,0 +1,122 @@
+"""Runs in brief from the end of their files say what the whole of them says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from kassette import JournalCorruptionError, StorageError, decode_journal
+from kassette_cli import summaries
+from kassette_cli.summaries import RunSummary, summarise, summarise_file
+
+from .journals import COMPLETED, JOURNALS, START, SUSPEND, T2, long_journal
+
+LONG = long_journal(300)
+ENDINGS = {
+    "step": "",
+    "complete": f'{{"type":"complete","session":2,"offset":302,"timestamp":"{T2}"}}\n',
+    "complete and more": f'{{"type":"complete","session":2,"offset":302,"timestamp":"{T2}","x":1}}\n',
+    "error": f'{{"type":"error","session":2,"offset":302,"timestamp":"{T2}","message":"no"}}\n',
+    "suspend": f'{{"type":"suspend","session":2,"offset":302,"timestamp":"{T2}",'
+    '"reason":"r","waitingFor":"approval"}\n',
+}
+START_302 = f'{{"type":"start","session":2,"offset":301,"timestamp":"{T2}"}}\n'
+
+
+def whole(journal: str) -> RunSummary:
+    return summarise("r", decode_journal(journal.encode("utf-8", "surrogatepass")).entries)
+
+
+def of_file(directory: Path, journal: str) -> RunSummary:
+    (directory / "r.jsonl").write_text(journal, encoding="utf-8")
+    return summarise_file(str(directory), "r")
+
+
+@pytest.mark.parametrize("run_id", sorted(JOURNALS.keys() - {"damaged"}))
+def test_a_short_journal_is_told_as_it_is(tmp_path: Path, run_id: str) -> None:
+    """The table would show another state than `status` does."""
+    assert of_file(tmp_path, JOURNALS[run_id]) == whole(JOURNALS[run_id])
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_long_journal_is_told_from_its_end(tmp_path: Path, ending: str) -> None:
+    """A run of some megabytes would be told wrongly, or the table wait for all of it."""
+    journal = LONG + START_302 + ENDINGS[ending]
+    expected = whole(journal)
+    found = of_file(tmp_path, journal)
+    assert found.exact is False
+    assert found.steps is not None
+    assert expected.steps is not None
+    assert expected.steps <= found.steps <= expected.steps + 1
+    assert found.replace(exact=True, steps=expected.steps) == expected
+
+
+def test_only_the_end_of_a_long_journal_is_read(tmp_path: Path) -> None:
+    """A list of large journals would take as long as reading them."""
+    lines = LONG.splitlines(keepends=True)
+    damaged_early = "".join((*lines[:5], "{damaged\n", *lines[6:]))
+    assert of_file(tmp_path, damaged_early).word == "unsettled"
+
+
+@pytest.mark.parametrize(
+    "journal",
+    [
+        COMPLETED.replace('"offset":0,', "").replace('"offset":3,', ""),
+        COMPLETED.replace('{"type":"start","session":1', '{"session":1,"type":"start"'),
+        COMPLETED.replace('{"type":"step","session":1', '{"session":1,"type":"step"'),
+        COMPLETED.replace("\n", "\r\n"),
+        LONG.replace('{"type":"start","session":1', '{"session":1,"type":"start"'),
+        f'{LONG}{START_302[:-2]},"x":"{"y" * summaries.BLOCK}"}}\n',
+        LONG.removesuffix("\n"),
+        START + START.replace('"offset":0', '"offset":1').replace('n":1', 'n":2'),
+    ],
+)
+def test_a_journal_in_another_form_is_read_as_a_whole(tmp_path: Path, journal: str) -> None:
+    """A journal of the TypeScript kassette would be told wrongly, or as damaged."""
+    found = of_file(tmp_path, journal)
+    expected = whole(journal)
+    assert found.replace(exact=True, steps=expected.steps) == expected
+
+
+@pytest.mark.parametrize(
+    "journal",
+    [
+        JOURNALS["damaged"],
+        COMPLETED + "{damaged\n",
+        LONG + "{damaged\n",
+        COMPLETED.replace('"offset":3', '"offset":7'),
+        START + SUSPEND.replace("2999-01-01", "2999-13-01"),
+    ],
+)
+def test_damage_is_told_as_damage(tmp_path: Path, journal: str) -> None:
+    """A journal that nobody can go on with would be listed as if all was well."""
+    found = of_file(tmp_path, journal)
+    assert isinstance(found.status, JournalCorruptionError)
+    assert "journal of run 'r', line " in str(found.status)
+    assert found.word == "unreadable"
+
+
+def test_what_cannot_be_read_is_told_as_that(tmp_path: Path) -> None:
+    """One directory by the name of a journal would end the whole list."""
+    (tmp_path / "r.jsonl").mkdir()
+    assert isinstance(summarise_file(str(tmp_path), "r").status, StorageError)
+    assert isinstance(summarise_file(str(tmp_path), "gone").status, StorageError)
+
+
+@settings(max_examples=60, deadline=None)
+@given(block=st.integers(100, 3000), cut=st.integers(0, 2000))
+def test_wherever_the_block_begins(
+    tmp_path_factory: pytest.TempPathFactory, block: int, cut: int
+) -> None:
+    """A line that is cut in two by the block's beginning would be taken for one, or for damage."""
+    directory = tmp_path_factory.mktemp("block")
+    journal = long_journal(6)
+    end = f'{{"type":"complete","session":1,"offset":7,"timestamp":"{T2}"}}\n'
+    text = (journal + end)[: len(journal + end) - cut]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(summaries, "BLOCK", block)
+        found = of_file(directory, text)
+    expected = whole(text)
+    assert found.replace(exact=True, steps=expected.steps) == expected

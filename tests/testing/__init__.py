@@ -1,0 +1,1 @@
+"""Tests of what kassette ships for testing."""
