@@ -4,6 +4,7 @@ What follows `--` goes to the tool, as in `nox -s tests -- tests/core -k codec` 
 `nox -s bench -- --quick`.
 """
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -143,18 +144,23 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def wheel(session: nox.Session) -> None:
-    """Build sdist and wheel, and use the wheel alone, far away from this directory."""
+    """Build sdist and wheel, and use the wheel alone, as a stranger would, far away from here."""
     session.install("build")
     with tempfile.TemporaryDirectory() as tmp:
         dist, venv, empty = (Path(tmp, name) for name in ("dist", "venv", "empty"))
         session.run("python", "-m", "build", "--outdir", str(dist))
         session.run("python", "-m", "venv", str(venv))
         empty.mkdir()
+        for path in "README.md", "tests/examples/test_strangers_path.py":
+            shutil.copy(path, empty)
         with session.chdir(empty):
             python, (built,) = str(venv / "bin" / "python"), dist.glob("*.whl")
             session.run(python, "-m", "pip", "install", "--quiet", str(built), external=True)
             session.run(python, "-c", USE_WHEEL, external=True)
             session.run(str(venv / "bin" / "kassette"), "--help", external=True)
+            wanted = (f"{built}[cli]", "pytest")
+            session.run(python, "-m", "pip", "install", "--quiet", *wanted, external=True)
+            session.run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", external=True)
 
 
 USE_WHEEL = """
