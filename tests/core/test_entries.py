@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
-from typing import Any
+from typing import Any, ClassVar
+from unittest.mock import ANY
 
 import pytest
 
@@ -14,6 +15,7 @@ from kassette import (
     Close,
     Entry,
     ForkSource,
+    JournalCorruptionError,
     Record,
     Retry,
     Start,
@@ -23,6 +25,7 @@ from kassette import (
     Unset,
     UsageError,
     WaitForEvent,
+    decode_line,
 )
 from kassette.immutable import Immutable
 
@@ -98,6 +101,54 @@ def test_metadata_of_none_is_not_no_metadata() -> None:
     """An input of None would be taken for no input."""
     assert (start(metadata=None).metadata, start().metadata) == (None, None)
     assert start(metadata=None) != start()
+    assert start() != start(metadata=None)
+
+
+def test_entries_and_other_values_leave_comparing_to_what_knows_how() -> None:
+    """An entry could not be compared with a stand-in that equals everything, such as `mock.ANY`."""
+    assert complete() == ANY
+    assert Record("llm") == ANY
+    assert (complete() == 1, Record("llm") == 1) == (False, False)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        start().at(1),
+        step("llm"),
+        step("llm", session=2).at(1),
+        step("llm").at(2),
+        step("llm").at(1).replace(timestamp="2026-01-31T12:00:01.000Z"),
+    ],
+    ids=["type", "session", "no offset", "offset", "timestamp"],
+)
+def test_entries_that_differ_in_what_they_all_have_hash_apart(other: Entry) -> None:
+    """A set of a run's entries would be as slow as a list."""
+    assert hash(step("llm").at(1)) != hash(other)
+
+
+def test_values_that_differ_hash_apart() -> None:
+    """A set of effects would be as slow as a list."""
+
+    class Other(Immutable):
+        pass
+
+    values = [Tail(1, 2), Tail(1, 3), Retry(3), Close(), Other()]
+    assert len({hash(value) for value in values}) == len(values)
+
+
+@pytest.mark.parametrize(
+    ("text", "session"),
+    [("9007199254740991", 2**53 - 1), ("9007199254740992", None), ("18014398509481984", None)],
+)
+def test_d4_a_session_number_is_one_that_every_reader_keeps(text: str, session: int | None) -> None:
+    """JavaScript would read another session's number, and fence the wrong one."""
+    line = f'{{"type":"complete","offset":0,"session":{text},"timestamp":"{STAMP}"}}'.encode()
+    if session is not None:
+        assert decode_line(line, 0).session == session
+        return
+    with pytest.raises(JournalCorruptionError, match="session"):
+        decode_line(line, 0)
 
 
 def test_unset_says_so_and_is_no_value() -> None:
@@ -127,6 +178,7 @@ def test_values_take_fields_by_position_and_by_name() -> None:
         (lambda: Record("a", (), 1), "takes 2 values, 3 were given"),  # type: ignore[call-arg]
         (lambda: Record("a", nme="b"), "takes no nme"),  # type: ignore[call-arg]
         (lambda: Record("a", name="b"), "takes no name, or takes it once only"),  # type: ignore[misc]
+        (lambda: Record("a", (), path=()), "takes no path, or takes it once only"),  # type: ignore[misc]
         (lambda: StepEntry(session=1, timestamp=STAMP), "needs step_id"),  # type: ignore[call-arg]
         (lambda: complete().replace(nonsense=1), "takes no nonsense"),
         (lambda: Close(*[1]), "takes 0 values, 1 were given"),
@@ -177,3 +229,29 @@ def test_a_check_at_birth_also_guards_replace_and_defaults_are_inherited() -> No
     assert repr(Derived(1)).endswith("Derived(a=1, b=2, c=3)")
     assert Derived(1) != Base(1)
     assert not hasattr(Derived(1), "__dict__")
+
+
+def test_a_value_is_declared_by_its_annotations() -> None:
+    """Whoever declares a value would find a constant among its fields, or no field to match."""
+
+    class Mixin:
+        __slots__ = ()
+
+    class Point(Mixin, Immutable):
+        kind: ClassVar[str] = "point"
+        x: int
+        y: int = 0
+
+    class Named(Point, kw_only=True):
+        name: str = ""
+
+        def __post_init__(self) -> None:
+            if not self.name.islower():
+                raise UsageError("a name is in lower case")
+
+    assert Point(1).kind == "point"
+    assert repr(Point(1)).endswith("Point(x=1, y=0)")
+    assert [each.__match_args__ for each in (Point, Named)] == [("x", "y"), ()]
+    assert repr(Named(x=1, name="a")).endswith("Named(x=1, y=0, name='a')")
+    with pytest.raises(UsageError, match="lower case"):
+        Named(x=1, name="A")

@@ -167,7 +167,7 @@ def test_is_precondition_failed_error_knows_only_that_error() -> None:
 def test_journal_corruption_names_the_run_as_soon_as_it_is_known() -> None:
     """A damaged journal would be reported without its name or line."""
     error = JournalCorruptionError("not JSON", line=3)
-    assert "line 3: not JSON" in str(error)
+    assert str(error).startswith("journal, line 3: not JSON.")
     assert "run" not in str(error).split(",", maxsplit=1)[0]
     assert "run 'run-1', line 3" in str(with_run_id(error, RUN))
 

@@ -300,6 +300,26 @@ def test_ended_agrees_with_the_table() -> None:
             assert way().machine.ended is (state in ENDED)
 
 
+def test_a_session_can_be_closed_in_every_state() -> None:
+    """`async with` would raise at its end, or leave a session open."""
+    assert [state for state, row in TRANSITIONS.items() if Close not in row] == []
+
+
+def test_reports_that_come_late_have_a_place() -> None:
+    """What was under way when a session ended would end in an error nobody can act on."""
+    late = {StepFailed, Appended, AppendFailed, LeaveParallel}
+    assert late < set(TRANSITIONS[State.CLOSING])
+    assert late < set(TRANSITIONS[State.CLOSED])
+    assert late < set(TRANSITIONS[State.LOST])
+    assert {Loaded, LoadFailed} < set(TRANSITIONS[State.CLOSED])
+    assert {Appended, AppendFailed} < set(TRANSITIONS[State.SUSPENDED])
+
+
+def test_states_are_called_what_they_are() -> None:
+    """A report of a bug, or a drawing of the table, would name another state."""
+    assert [state.value for state in State] == [state.name.lower() for state in State]
+
+
 def test_the_table_cannot_be_changed() -> None:
     """One import could change the rules for everybody."""
     with pytest.raises(TypeError):

@@ -23,6 +23,7 @@ from kassette.values import (
     encode_value,
     json_equal,
     rewrite_value,
+    settle_value,
     writable_text,
 )
 
@@ -287,6 +288,25 @@ def test_what_names_the_value_in_the_message() -> None:
         ResumeEntry.of(session=1, timestamp=STAMP, event_name="ok", value={"a": nan})
     with pytest.raises(UsageError, match="the result of step 's#2' is nan"):
         StepEntry.of(session=1, timestamp=STAMP, step_id="s#2", name="s", result=nan)
+    for write in (encode_value, settle_value):
+        with pytest.raises(UsageError, match=r"^value is nan"):
+            write(nan)
+
+
+def test_d3_what_claims_to_equal_its_written_form_is_refused_all_the_same() -> None:
+    """An object would be journaled that comes back as a dict, because it says it is one."""
+
+    @dataclasses.dataclass(eq=False)
+    class Sly:
+        a: int = 1
+
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        __hash__ = None  # type: ignore[assignment]
+
+    with pytest.raises(UsageError, match="Sly, which JSON does not have"):
+        encode_value(Sly())
 
 
 # --- decoding ---------------------------------------------------------------------------------------

@@ -134,6 +134,37 @@ async def test_d5_a_journal_replaced_under_a_session(directory: Path, journal: P
     await assert_free(directory)
 
 
+async def test_d5_a_journal_replaced_under_a_session_by_one_of_its_size(
+    directory: Path, journal: Path
+) -> None:
+    """Broken, entries go to a file that no longer has a name."""
+    run = await start(LocalStorage(directory), RUN)
+    await run.record("work", lambda: "old")
+    other = journal.read_bytes().replace(b'"old"', b'"new"')
+    (directory / "other").write_bytes(other)
+    (directory / "other").rename(journal)
+    with pytest.raises(StorageError, match="another file stands in its place"):
+        await run.record("more", lambda: 2)
+    await run.aclose()
+    assert journal.read_bytes() == other
+
+
+async def test_d4_a_journal_replaced_by_one_that_ends_as_it_did_while_a_session_opens(
+    directory: Path, journal: Path
+) -> None:
+    """Broken, the session replays a value that the journal does not hold."""
+    async with await start(LocalStorage(directory), RUN) as run:
+        await run.record("work", lambda: "old")
+        await run.record("long", lambda: "x" * 200)
+    other = journal.read_bytes().replace(b'"old"', b'"new"')
+    (directory / "other").write_bytes(other)
+    meddled = Meddled(directory, lambda: (directory / "other").rename(journal))
+    with pytest.raises(StorageError, match="deleted or replaced since it was read"):
+        await start(meddled, RUN)
+    assert journal.read_bytes() == other
+    await assert_free(directory)
+
+
 async def test_d4_a_journal_that_grew_under_a_session_is_looked_at(
     directory: Path, journal: Path
 ) -> None:

@@ -163,7 +163,7 @@ def do_not_shrink() -> None:
 def limit(usual: float) -> None:
     """End this process if what usually takes so many seconds hangs, busily or not."""
     signal.setitimer(signal.ITIMER_PROF, 2 + 8 * usual)
-    signal.setitimer(signal.ITIMER_REAL, 10 + 20 * usual)
+    signal.setitimer(signal.ITIMER_REAL, 4 + 12 * usual)
 
 
 def replace_code(mutant: Mutant, code: CodeType) -> bool:

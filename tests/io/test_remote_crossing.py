@@ -1,0 +1,176 @@
+"""RemoteStorage where requests, loops and sessions cross: who is served, told and forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from itertools import pairwise
+
+import pytest
+from anyio import create_task_group, wait_all_tasks_blocked
+
+from kassette import StorageError, UsageError
+from kassette_io import RemoteStorage
+from tests.io.object_stores import Client, Fault, Gate, journal
+from tests.io.stories import opening, recording
+
+pytestmark = pytest.mark.anyio
+
+KEY = "run-1/journal.jsonl"
+
+
+async def test_d6_the_pauses_before_a_retry_are_drawn_and_nothing_else_pauses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Writers that lost a race would meet again at once, or every step would wait."""
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr("kassette_io.remote_storage.random", lambda: 0.5)
+    monkeypatch.setattr("kassette_io.remote_storage.anyio.sleep", sleep)
+    client = Client()
+    storage = RemoteStorage(client)
+    await storage.append("run-1", opening())
+    await storage.append("run-1", recording("one"))
+    assert pauses == []
+    client.faults.extend([Fault.CONFLICT] * 3)
+    await storage.append("run-1", recording("two"))
+    assert len(journal(client, KEY)) == 3
+    assert pauses
+    assert all(earlier < later for earlier, later in pairwise(pauses))
+    assert 0 < pauses[0] <= 0.5
+
+
+async def test_d5_a_read_that_fails_on_opening_ends_in_a_storage_error() -> None:
+    """Whoever opens a run while the store is away would wait for ever."""
+    client = Client()
+    error = ConnectionResetError("reset")
+    client.read_errors.extend([error] * 20)
+    with pytest.raises(StorageError, match="read") as refused:
+        await RemoteStorage(client).append("run-1", opening())
+    assert refused.value.__cause__ is error
+    assert client.store.objects == {}
+
+
+async def test_d12_a_fork_whose_target_cannot_be_looked_at_is_refused() -> None:
+    """A fork would be told that it exists, and nobody would have written it."""
+    client = Client()
+    storage = RemoteStorage(client)
+    await RemoteStorage(client).append("run-1", opening())
+    await storage.read_all("run-1")
+    client.read_errors.append(StorageError("503"))
+    with pytest.raises(StorageError, match="503"):
+        await storage.create("run-1", [opening()])
+
+
+async def test_d12_a_fork_into_a_name_that_was_seen_to_be_free_is_one_put() -> None:
+    """A fork would cost a request that tells nothing new."""
+    client = Client()
+    storage = RemoteStorage(client)
+    assert await storage.read_all("run-1") == []
+    client.take_log()
+    await storage.create("run-1", [opening()])
+    assert client.take_log() == ["put"]
+
+
+async def test_d12_a_refused_fork_does_not_take_down_what_waits_behind_it() -> None:
+    """A step of the run that is there would be refused with the fork that came before it."""
+    client = Client()
+    storage = RemoteStorage(client)
+    await storage.append("run-1", opening())
+    gate = client.gate = Gate()
+
+    async def create() -> None:
+        with pytest.raises(UsageError):
+            await storage.create("run-1", [opening()])
+
+    async with create_task_group() as group:
+        group.start_soon(storage.append, "run-1", recording("one"))
+        await gate.reached.wait()
+        group.start_soon(create)
+        await wait_all_tasks_blocked()
+        group.start_soon(storage.append, "run-1", recording("two"))
+        await wait_all_tasks_blocked()
+        gate.opened.set()
+    assert len(journal(client, KEY)) == 3
+
+
+async def test_a_late_append_of_a_released_session_keeps_no_journal_in_memory() -> None:
+    """A server would keep the journal of every run that ended with a step under way."""
+    storage = RemoteStorage(Client())
+    await storage.append("run-1", opening())
+    await storage.release("run-1", 1)
+    await storage.append("run-1", recording("late"))
+    assert storage._writers == {}
+
+
+async def test_what_reads_have_found_beyond_the_size_is_the_last_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A process that looks at two huge runs would keep both."""
+    client = Client()
+    for run_id in ("a", "b"):
+        await RemoteStorage(client).append(run_id, opening())
+    monkeypatch.setattr("kassette_io.remote_storage._REMEMBERED_BYTES", 1)
+    storage = RemoteStorage(client)
+    for run_id in ("a", "b"):
+        await storage.read_all(run_id)
+    assert list(storage._read) == ["b"]
+
+
+@pytest.mark.parametrize("prefix", ["X", "/X/", "X/aX"])
+async def test_d9_only_slashes_are_taken_from_a_prefix(prefix: str) -> None:
+    """Two prefixes would name one place, and their runs be one another's."""
+    client = Client()
+    await RemoteStorage(client, prefix=prefix).append("run-1", opening())
+    assert list(client.store.objects) == [f"{prefix.strip('/')}/{KEY}"]
+
+
+def test_an_append_that_is_closed_by_hand_is_silent() -> None:
+    """Closing a coroutine would raise an error of the library's own."""
+
+    async def main() -> None:
+        client = Client()
+        gate = client.gate = Gate()
+        append = RemoteStorage(client).append("run-1", opening())
+        while not gate.reached.is_set():
+            waits_for = append.send(None)
+            while not (gate.reached.is_set() or waits_for is None or waits_for.done()):
+                await asyncio.sleep(0)
+        append.close()
+        gate.opened.set()
+
+    asyncio.run(main())
+
+
+def test_a_loop_that_is_closed_in_the_middle_of_a_put_is_not_waited_for() -> None:
+    """The next loop would wait for ever for a task that nobody runs, or lose what it has learnt."""
+    client = Client()
+    storage = RemoteStorage(client)
+    gates: list[Gate] = []
+
+    async def begin() -> None:
+        gates.append(Gate())
+        client.gate = gates[0]
+        append = asyncio.ensure_future(storage.append("run-1", opening()))
+        waiting.append(append)
+        await gates[0].reached.wait()
+
+    async def go_on() -> None:
+        assert await storage.append("run-1", opening()) == 0
+        waiting.clear()
+        gates.clear()
+        old.clear()
+        gc.collect()
+        client.take_log()
+        assert await storage.append("run-1", recording("one")) == 1
+        assert client.take_log() == ["put"]
+
+    waiting: list[asyncio.Future[int]] = []
+    old = [asyncio.new_event_loop()]
+    old[0].run_until_complete(begin())
+    old[0].close()
+    asyncio.run(go_on())
+    assert len(journal(client, KEY)) == 2
