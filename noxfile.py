@@ -4,6 +4,7 @@ What follows `--` goes to the tool, as in `nox -s tests -- tests/core -k codec` 
 `nox -s bench -- --quick`.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -29,11 +30,12 @@ def install(session: nox.Session, *groups: str) -> None:
 def run_and_keep_last_line(session: nox.Session, *command: str) -> str:
     """Run a command of the session, show its output as it comes, and return its last line."""
     last = ""
+    set_here = {name: value for name, value in session.env.items() if value is not None}
     with subprocess.Popen(
         [Path(session.bin, command[0]), *command[1:]],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        env={name: value for name, value in session.env.items() if value is not None},
+        env=os.environ | set_here | {"PATH": f"{session.bin}{os.pathsep}{os.environ['PATH']}"},
         text=True,
         errors="replace",
     ) as process:
