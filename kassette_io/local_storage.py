@@ -102,13 +102,11 @@ class LocalStorage:
 
     def abandon(self, run_id: str, session: int) -> None:
         """See ``SessionStorage.abandon``."""
-        found = self._open.get(run_id)
-        if found is None:
-            return
         job = Job(_Release(session))
         if self._lock.acquire(blocking=False):
             try:
-                if WRITERS.try_post(found[1], job):
+                found = self._open.get(run_id)
+                if found is None or WRITERS.try_post(found[1], job):
                     return
             finally:
                 self._lock.release()

@@ -113,6 +113,35 @@ async def test_d2_a_session_that_is_dropped_ends_whatever_lock_is_held(
     assert not (tmp_path / f"{RUN}.lock").exists()
 
 
+async def test_a_session_that_ends_while_it_is_dropped_costs_no_writer_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken, a mailbox that is served no more gets the job, and the thread that takes it dies."""
+    storage = LocalStorage(tmp_path)
+    await storage.append(RUN, OPENING)
+    journal, _ = storage._open[RUN]
+
+    class EndsJustThen:
+        """The session's own end comes between the look and the lock."""
+
+        def acquire(self, *, blocking: bool) -> bool:
+            if storage._open.pop(RUN, None):
+                journal.release()
+            return lock.acquire(blocking=blocking)
+
+        def release(self) -> None:
+            lock.release()
+
+    died: list[object] = []
+    lock = storage._lock
+    monkeypatch.setattr(threading, "excepthook", died.append)
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "_lock", EndsJustThen())
+        storage.abandon(RUN, 1)
+    await storage.append("another", OPENING)
+    assert died == []
+
+
 async def test_d6_an_append_that_waits_before_the_end_of_its_session_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

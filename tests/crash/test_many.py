@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from anyio import create_task_group, to_thread, wait_all_tasks_blocked
+from anyio import Event, create_task_group, to_thread, wait_all_tasks_blocked
 
 from kassette import CompleteEntry, KassetteError, StartEntry, StepEntry, StorageError
 from kassette_io import LocalStorage, start
@@ -148,10 +148,13 @@ async def test_writers_that_are_all_stuck_serve_the_others_in_turn(
     storage = LocalStorage(tmp_path)
     stuck = Stuck(disk, MAX_THREADS)
     done: list[str] = []
+    all_but_the_stuck = Event()
 
     async def begin(run_id: str) -> None:
         await storage.append(run_id, a_start())
         done.append(run_id)
+        if len(done) == 51:
+            all_but_the_stuck.set()
 
     async with create_task_group() as group:
         for number in range(MAX_THREADS):
@@ -162,8 +165,7 @@ async def test_writers_that_are_all_stuck_serve_the_others_in_turn(
         await wait_all_tasks_blocked()
         assert done == []
         stuck.free(1)
-        while len(done) < 51:
-            await wait_all_tasks_blocked()
+        await all_but_the_stuck.wait()
         assert len([each for each in done if each.startswith("waiting")]) == 50
         stuck.free(MAX_THREADS - 1)
     await storage.aclose()
