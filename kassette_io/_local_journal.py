@@ -61,7 +61,10 @@ class Known(Immutable):
 
 
 _ENDING = 128
+"""How many bytes tell a journal from another of the same size; a line is rarely shorter."""
+
 _LOOKED_AT_AGAIN = 2**16
+"""How many bytes of a journal's end are compared again once they are synced."""
 
 
 @final
@@ -287,8 +290,15 @@ class LocalJournal:
             ending = (known.ending + data[: journal.whole])[-_ENDING:]
             known = Known(tail, known.size + journal.whole, found.st_ino, ending)
             if journal.whole < len(data):
-                _truncate(self._fd, known.size)
+                self._cut_off(known.size)
         self._known = known
+
+    def _cut_off(self, size: int) -> None:
+        try:
+            _truncate(self._fd, size)
+        except OSError:
+            self.release(left_over=True)
+            raise
 
     def _goes_on_from(self, known: Known, found: os.stat_result) -> bool:
         if known.inode != found.st_ino or known.size > found.st_size:

@@ -208,6 +208,21 @@ async def test_d15_a_session_is_over_when_the_disk_cannot_be_believed(
     await assert_goes_on(directory, landed)
 
 
+@pytest.mark.parametrize("call", ["ftruncate", "fsync"])
+async def test_d11_a_torn_line_that_may_not_be_gone_is_in_doubt_for_the_next(
+    directory: Path, journal: Path, disk: Disk, call: str
+) -> None:
+    """Broken, a power cut puts the rest of a torn line behind half of the entry after it."""
+    async with await start(LocalStorage(directory), RUN) as run:
+        await run.record("before", lambda: 1)
+    journal.write_bytes(journal.read_bytes() + b'{"torn":')
+    disk.on(call, ".jsonl", fails(errno.EIO))
+    with pytest.raises(StorageError, match="cannot open"):
+        await start(LocalStorage(directory), RUN)
+    assert (directory / f"{RUN}.lock").exists(), "whoever takes it syncs what is in doubt"
+    await assert_goes_on(directory, {"before": 1})
+
+
 async def test_d15_what_waits_behind_a_failed_fsync_is_not_written(
     directory: Path, disk: Disk
 ) -> None:
