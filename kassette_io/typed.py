@@ -116,7 +116,11 @@ def _function_of(given: Callable[..., object]) -> Callable[..., object]:
     return cast("Callable[..., object]", getattr(type(given), "__call__", given))  # noqa: B004
 
 
-@functools.cache
+_remembered = functools.lru_cache(maxsize=1024)
+"""Bounded: types and annotations may be made while a program runs."""
+
+
+@_remembered
 def _reads_plain(annotation: str) -> bool:
     """Tell whether an annotation that is a string names nothing but JSON's own types."""
     return _PLAIN_NAMES.issuperset(re.findall(r"[^][|, ]+", annotation))
@@ -146,7 +150,7 @@ def is_plain(declared: Any) -> bool:
         return False
 
 
-@functools.cache
+@_remembered
 def _is_plain(declared: Any) -> bool:
     if declared in _PLAIN or isinstance(declared, TypeVar):
         return True
@@ -156,7 +160,7 @@ def _is_plain(declared: Any) -> bool:
     return False
 
 
-@functools.cache
+@_remembered
 def _adapter(declared: Any) -> TypedValue[Any]:
     from pydantic import TypeAdapter
 

@@ -1,21 +1,10 @@
 """The tests of runs and workflows that take any storage, unchanged, on S3: one writer at a time."""
 
+from importlib import import_module
 from inspect import signature
 from types import ModuleType
 
-from tests.io import (
-    test_io_cancelling,
-    test_io_error_table,
-    test_io_forking,
-    test_io_losing,
-    test_io_numbering,
-    test_io_parallel,
-    test_io_retrying,
-    test_io_sessions,
-    test_io_suspension,
-    test_io_values,
-    test_io_workflow,
-)
+from tests.io import test_io_workflow
 
 pytestmark = test_io_workflow.pytestmark
 
@@ -30,17 +19,17 @@ def takes_any_storage(module: ModuleType) -> dict[str, object]:
     }
 
 
-for each in (
-    test_io_cancelling,
-    test_io_error_table,
-    test_io_forking,
-    test_io_losing,
-    test_io_numbering,
-    test_io_parallel,
-    test_io_retrying,
-    test_io_sessions,
-    test_io_suspension,
-    test_io_values,
-    test_io_workflow,
+for name in (
+    "test_io_cancelling",
+    "test_io_error_table",
+    "test_io_forking",
+    "test_io_losing",
+    "test_io_numbering",
+    "test_io_parallel",
+    "test_io_retrying",
+    "test_io_sessions",
+    "test_io_suspension",
+    "test_io_values",
+    "test_io_workflow",
 ):
-    globals().update(takes_any_storage(each))
+    globals().update(takes_any_storage(import_module(f"tests.io.{name}")))
