@@ -3,7 +3,8 @@
 Rules:
 - Under asyncio the calls run in tasks of the running loop. Under trio they run in one asyncio loop
   on a background thread, anyio's blocking portal, which lives until the home is closed.
-- ``finish`` waits to the end whatever is cancelled; ``call`` lets go when it is cancelled.
+- ``finish`` waits to the end whatever is cancelled; ``call`` lets go when it is cancelled. Where
+  no cancellation reaches the caller anyway, ``finish`` makes no task of its own.
 - A home belongs to the loop that used it first, until it is closed or that loop is gone.
 - The thread of a home that nobody closed ends with the home, or before the interpreter does: the
   portal would wait for its own thread otherwise, which is frozen by then.
@@ -24,6 +25,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from kassette import UsageError
 from kassette_io._threads import Job
 from kassette_io._waiting import perform, spawn
+from kassette_io._waiting_asyncio import in_spawned_task
 
 T = TypeVar("T")
 
@@ -47,6 +49,8 @@ class AsyncioHome:
     async def finish(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Run ``function(*args)`` to its end; a cancellation is felt only after it."""
         await self._enter()
+        if self._portal is None and in_spawned_task():
+            return await function(*args)
         return cast("T", await perform(self._post, (function, args)))
 
     async def call(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:

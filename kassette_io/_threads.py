@@ -50,6 +50,10 @@ class EventLoop(Protocol):
         """Wake the task of every job. Called from any thread."""
         ...
 
+    def wake(self, waker: Any, jobs: Sequence[Job]) -> None:
+        """Do as ``deliver``. Called on the loop's own thread."""
+        ...
+
     def spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         """Run ``function``, which raises nothing, in a task that no cancellation reaches."""
         ...
@@ -74,9 +78,14 @@ class Job:
         self.error: BaseException | None = None
 
     def notify(self) -> None:
-        """Wake the task that waits."""
+        """Wake the task that waits, from any thread."""
         if self.loop is not None:
             self.loop.deliver(self.waker, [self])
+
+    def notify_here(self) -> None:
+        """Wake the task that waits on the loop that is running."""
+        if self.loop is not None:
+            self.loop.wake(self.waker, [self])
 
     def outcome(self) -> Any:
         """Give the result, or raise the error."""

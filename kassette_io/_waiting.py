@@ -42,7 +42,7 @@ async def _run(job: Job) -> None:
         job.result = await function(*args)
     except BaseException as error:
         job.error = error
-    job.notify()
+    job.notify_here()
 
 
 def spawn(function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:

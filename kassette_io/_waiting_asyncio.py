@@ -22,6 +22,12 @@ def deliver(waker: asyncio.AbstractEventLoop, jobs: Sequence[Job]) -> None:
         return
 
 
+def wake(waker: asyncio.AbstractEventLoop, jobs: Sequence[Job]) -> None:
+    """Wake the tasks of ``jobs``, without a detour over the loop's self-pipe."""
+    if not waker.is_closed():
+        _wake(jobs)
+
+
 def spawn(function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
     """Run ``function`` in a task of its own; one that is cancelled before it began begins anew."""
     task = asyncio.get_running_loop().create_task(function(*args))
@@ -41,6 +47,11 @@ def _ended(
 
 _TASKS: set[asyncio.Task[None]] = set()
 """The loop itself refers to its tasks only weakly."""
+
+
+def in_spawned_task() -> bool:
+    """Tell whether no cancellation reaches the current task as it is."""
+    return asyncio.current_task() in _TASKS
 
 
 async def carry_out(post: Callable[[Job], None], job: Job) -> None:

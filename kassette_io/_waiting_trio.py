@@ -22,6 +22,10 @@ def deliver(waker: trio.lowlevel.TrioToken, jobs: Sequence[Job]) -> None:
         return
 
 
+wake = deliver
+"""A task that is rescheduled by hand after its run has crashed would go to the next run."""
+
+
 def spawn(function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
     """Run ``function`` in a task of its own."""
     trio.lowlevel.spawn_system_task(function, *args, context=copy_context())

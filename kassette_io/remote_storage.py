@@ -229,7 +229,7 @@ class RemoteStorage:
                 for job in batch:
                     job.error = error
             for job in batch:
-                job.notify()
+                job.notify_here()
         writer.served_on = None
         self._drop_if_idle(run_id, writer)
 

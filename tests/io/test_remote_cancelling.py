@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 from contextlib import suppress
@@ -15,11 +16,12 @@ import trio
 import trio.testing
 
 from kassette import StartEntry, State, StepEntry
-from kassette_io import RemoteStorage, Run, start
+from kassette_io import RemoteStorage, Run, _waiting_asyncio, start
 from tests.io.object_stores import Client, Gate
 
 ROOT = Path(__file__).parents[2]
 STAMP = "2026-01-31T12:00:00.000Z"
+START = StartEntry(session=1, timestamp=STAMP)
 AT = pytest.mark.parametrize("landed", [False, True], ids=["before it lands", "after it landed"])
 
 
@@ -244,7 +246,7 @@ async def test_d2_a_writer_is_dropped_once_its_last_put_has_ended() -> None:
     """Releasing beside a put would leak the journal, or take it from under the put."""
     client = Client()
     storage = RemoteStorage(client)
-    await storage.append("run-1", StartEntry(session=1, timestamp=STAMP))
+    await storage.append("run-1", START)
     gate = client.gate = Gate()
     step = StepEntry.of(session=1, timestamp=STAMP, step_id="llm", name="llm", result=1)
     async with anyio.create_task_group() as group:
@@ -280,6 +282,33 @@ def test_d2_an_opening_that_is_closed_by_hand_leaves_no_writer() -> None:
         assert await ids(client) == ["start"]
 
     asyncio.run(main())
+
+
+def test_a_put_that_is_collected_with_its_closed_loop_says_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever waited for it is gone too; waking them would be an error that nobody can handle."""
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda *_: None)
+    unraisable: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+
+    async def begin() -> asyncio.Task[int]:
+        client = Client()
+        storage = RemoteStorage(client)
+        gate = client.gate = Gate()
+        task = asyncio.create_task(storage.append("run-1", START))
+        await gate.reached.wait()
+        return task
+
+    task = loop.run_until_complete(begin())
+    loop.close()
+    assert not task.done()
+    for each in [each for each in _waiting_asyncio._TASKS if each.get_loop() is loop]:
+        _waiting_asyncio._TASKS.discard(each)
+    del each, task
+    gc.collect()
+    assert unraisable == []
 
 
 AT_THE_WRONG_MOMENT = """

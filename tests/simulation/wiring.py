@@ -105,6 +105,8 @@ class _Job(Job):
         self.done = True
         _world().wake(self.fiber)
 
+    notify_here = notify
+
 
 async def _perform(post: Callable[[Job], None], request: object) -> Any:
     job = _Job(request)
