@@ -39,7 +39,10 @@ READER_GONE = 141
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and give its exit code; ``argv`` None is the process's arguments."""
     try:
-        _answer(argv)
+        from kassette_cli.interrupts import heeded
+
+        with heeded(INTERRUPTED):
+            _answer(argv)
     except BaseException as error:
         code, message = _explain(error)
         if message is not None:

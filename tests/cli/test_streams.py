@@ -284,3 +284,44 @@ def test_an_interrupt_while_the_table_fills_gives_the_cursor_back(store: Path, u
     outcome = terminal.close()
     assert (outcome.code, outcome.err) == (INTERRUPTED, b"")
     assert outcome.out.rindex(b"\x1b[?25h") > outcome.out.rindex(b"\x1b[?25l")
+
+
+def out_of_reach(moment: float) -> tuple[str, ...]:
+    """Give a command that reads as if from a hung disk: no signal ends its call to the system."""
+    program = f"""
+import signal, sys
+from kassette_cli import interrupts, main, summaries
+
+read = summaries.summarise_file
+
+def read_regardless(*given):
+    signal.pthread_sigmask(signal.SIG_BLOCK, {{signal.SIGINT}})
+    return read(*given)
+
+summaries.summarise_file = read_regardless
+interrupts._MOMENT = {moment}
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(main.main())
+"""
+    return sys.executable, "-c", program
+
+
+def test_an_interrupt_ends_what_no_signal_reaches(store: Path, url: str) -> None:
+    """Ctrl-C would do nothing, for ever, while a disk hangs."""
+    os.mkfifo(store / "slow.jsonl")
+    terminal = Terminal("--storage", url, "list", command=out_of_reach(0.01))
+    terminal.read_until(b"reading runs")
+    terminal.process.send_signal(signal.SIGINT)
+    outcome = terminal.close()
+    assert (outcome.code, outcome.err) == (INTERRUPTED, b"")
+    assert outcome.out.rindex(b"\x1b[?25h") > outcome.out.rindex(b"\x1b[?25l")
+
+
+def test_the_second_interrupt_waits_for_nothing(store: Path, url: str) -> None:
+    """Whoever presses Ctrl-C again has waited already."""
+    os.mkfifo(store / "slow.jsonl")
+    terminal = Terminal("--storage", url, "list", command=out_of_reach(3600.0))
+    terminal.read_until(b"reading runs")
+    while terminal.process.poll() is None:
+        terminal.process.send_signal(signal.SIGINT)
+    assert terminal.close().code == INTERRUPTED
