@@ -19,7 +19,7 @@ nox.options.default_venv_backend = "virtualenv"
 nox.options.error_on_missing_interpreters = False
 
 PROJECT = nox.project.load_toml("pyproject.toml")
-PYTEST = ("-m", "pytest", "-m", "not slow")
+PYTEST = ("-m", "pytest", "-m", "not slow", "--numprocesses=auto", "--maxprocesses=4")
 
 
 def install(session: nox.Session, *groups: str) -> None:

@@ -77,7 +77,7 @@ def test_a_plain_list_imports_nothing_that_it_does_not_need(url: str) -> None:
             "kassette_cli",
             *(
                 f"kassette_cli.{each}"
-                for each in ("arguments", "main", "manual", "piped", "plain", "verbs")
+                for each in ("arguments", "interrupts", "main", "manual", "piped", "plain", "verbs")
             ),
         ]
     )

@@ -99,7 +99,9 @@ def test_list_takes_its_limit_and_says_that_there_is_nothing(url: str, tmp_path:
     assert "completed" not in shown
     (tmp_path / "empty").mkdir()
     empty = f"file:{tmp_path}/empty"
-    assert words_of(run_on_terminal("--storage", empty, "list")) == f"no runs in {empty}"
+    assert (
+        words_of(run_on_terminal("--storage", empty, "list", columns=500)) == f"no runs in {empty}"
+    )
 
 
 STATUSES = {

@@ -120,7 +120,11 @@ async def test_a_good_store_passes_and_nothing_of_it_stays() -> None:
         (OldEtag(), {STALE_READ}),
         (ClosingClient(RefusesAnEtagOnce()), {REFUSES}),
     ],
-    ids=lambda value: repr(getattr(value, "store", value)),
+    ids=lambda value: (
+        " and ".join(sorted(value))
+        if isinstance(value, set)
+        else f"{type(value).__name__} of {type(value.store).__name__}"
+    ),
 )
 async def test_every_broken_promise_is_named_and_no_other(
     client: ClosingClient, broken: set[str]

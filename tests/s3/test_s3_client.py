@@ -228,7 +228,7 @@ async def test_check_accepts_a_real_store_and_leaves_nothing(
         ({"if-none-match"}, "`If-None-Match: \\*`"),
         ({"if-match", "if-none-match"}, "`If-None-Match: \\*`.*stale `If-Match`"),
     ],
-    ids=str,
+    ids=["if-match", "if-none-match", "both"],
 )
 async def test_check_names_the_condition_that_a_store_ignores(
     client: S3ObjectStoreClient, proxy: Proxy, atomic_server: S3Server, drops: set[str], says: str
