@@ -131,6 +131,8 @@ def encode_entry(entry: Entry, offset: int) -> bytes:
                 members["metadata"] = orjson.Fragment(entry.metadata_json)
         case SuspendEntry():
             _put(members, reason=entry.reason, waitingFor=entry.waiting_for, timeout=entry.timeout)
+            if entry.more:
+                members["more"] = True
         case ResumeEntry():
             members["eventName"] = entry.event_name
             members["value"] = orjson.Fragment(entry.value_json)
@@ -207,6 +209,13 @@ class _Fields:
         if value is not None and type(value) is not str:
             _corrupt(self._offset, f"{key} is {_show(value)}, not text")
         return value
+
+    def is_true(self, key: str) -> bool:
+        """Take ``true``; what else somebody may have put there is none of ours."""
+        found = self._members.get(key) is True
+        if found:
+            self._taken.add(key)
+        return found
 
     def deadline(self, key: str) -> str | None:
         value = self.optional_text(key)
@@ -310,6 +319,7 @@ def _suspend(fields: _Fields) -> SuspendEntry:
         reason=fields.text("reason"),
         waiting_for=fields.text("waitingFor"),
         timeout=fields.deadline("timeout"),
+        more=fields.is_true("more"),
         **fields.envelope(),
     )
 

@@ -138,13 +138,18 @@ class StepEntry(BaseEntry, kw_only=True):
 
 @final
 class SuspendEntry(BaseEntry, kw_only=True):
-    """The session waits for event ``waiting_for``, until ``timeout`` (ISO 8601) if there is one."""
+    """The session waits for event ``waiting_for``, until ``timeout`` (ISO 8601) if there is one.
+
+    ``more`` says that it waits for further events, whose entries follow: without them the
+    suspension is not whole, and the run not suspended.
+    """
 
     type: ClassVar[str] = "suspend"
 
     reason: str
     waiting_for: str
     timeout: str | None = None
+    more: bool = False
 
 
 @final

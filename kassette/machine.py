@@ -476,6 +476,7 @@ class Machine:
                 reason=wait.reason,
                 waiting_for=wait.event_name,
                 timeout=wait.deadline,
+                more=wait is not self._waits[-1],
             )
             for wait in self._waits
         )

@@ -2,7 +2,8 @@
 
 Rules, in order: the last entry that is not a ``start`` decides. complete, error and cancel make a
 run completed, failed and cancelled; suspend makes it suspended (a crash during resume leaves a
-``start`` behind, which changes nothing); anything else, or no entry, leaves it unsettled.
+``start`` behind, which changes nothing), unless more of its kind were to follow (a crash came in
+between); anything else, or no entry, leaves it unsettled.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ def run_status(entries: Sequence[Entry]) -> RunStatus:
                 return FailedRun(message=entry.message, name=entry.name, stack=entry.stack)
             case CancelEntry():
                 return Cancelled(reason=entry.reason)
-            case SuspendEntry():
+            case SuspendEntry(more=False):
                 return SuspendedRun(waiting_for=entry.waiting_for, timeout=entry.timeout)
             case _:
                 return Unsettled()

@@ -16,7 +16,7 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final
 
@@ -25,7 +25,7 @@ _SHOW_CURSOR: Final = b"\x1b[?25h"
 
 
 @contextmanager
-def heeded(code: int) -> Iterator[None]:
+def heeded(code: int) -> Generator[None]:
     """End the process with ``code`` if an interrupt does not end the block; main thread only."""
     heard, tell = os.pipe()
     os.set_blocking(tell, False)

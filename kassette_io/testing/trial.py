@@ -19,7 +19,6 @@ from kassette import (
     StartEntry,
     StepEntry,
     SuspendedRun,
-    SuspendEntry,
     Tail,
     UsageError,
     check_append,
@@ -265,7 +264,6 @@ class Session:
         self.crashing = False
         self._trial = trial
         self._dead = False
-        self._suspended_at: int | None = None
         self._positions: dict[BranchPath, int] = {}
         self._cancel: Callable[[], object] = _nothing
 
@@ -366,10 +364,7 @@ class Session:
             self._trial.events[what] = entry.value
         if not isinstance(entry, StartEntry):
             self.log.append(f"journaled {what}")
-        if isinstance(entry, SuspendEntry):
-            self._suspended_at = offset
-        else:
-            self._reach(Kind.ENTRY, offset, what)
+        self._reach(Kind.ENTRY, offset, what)
         return offset
 
     async def read_all(self, run_id: str) -> list[Entry]:
@@ -386,14 +381,7 @@ class Session:
         raise UsageError("a run that is being crashed cannot be created whole")
 
     async def release(self, run_id: str, session: int) -> None:
-        """See ``SessionStorage.release``; nothing is held.
-
-        The waits of one suspension count as one entry, which is whole by now. What a crash between
-        them leaves behind is not the workflow's doing.
-        """
-        offset, self._suspended_at = self._suspended_at, None
-        if offset is not None:
-            self._reach(Kind.ENTRY, offset, "suspend")
+        """See ``SessionStorage.release``; nothing is held."""
 
     def abandon(self, run_id: str, session: int) -> None:
         """See ``SessionStorage.abandon``; nothing is held."""

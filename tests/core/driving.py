@@ -73,7 +73,9 @@ def step(step_id: str, result: object = None, *, session: int = 1, name: str = "
     )
 
 
-def suspend(event: str, *, session: int = 1, timeout: str | None = None) -> SuspendEntry:
+def suspend(
+    event: str, *, session: int = 1, timeout: str | None = None, more: bool = False
+) -> SuspendEntry:
     """Make a suspend entry."""
     return SuspendEntry(
         session=session,
@@ -81,6 +83,7 @@ def suspend(event: str, *, session: int = 1, timeout: str | None = None) -> Susp
         reason=f"Waiting for event: {event}",
         waiting_for=event,
         timeout=timeout,
+        more=more,
     )
 
 

@@ -69,6 +69,14 @@ GOLDEN: list[tuple[bytes, Entry]] = [
         b'{"type":"error",%b,"message":"m","name":"N","stack":"a\\nb"}\n',
         ErrorEntry(**BASE, message="m", name="N", stack="a\nb"),
     ),
+    (
+        b'{"type":"suspend",%b,"reason":"","waitingFor":"a","more":true}\n',
+        SuspendEntry(**BASE, reason="", waiting_for="a", more=True),
+    ),
+    (
+        b'{"type":"suspend",%b,"more":"of it","reason":"","waitingFor":"a"}\n',
+        SuspendEntry(**BASE, reason="", waiting_for="a", extra_json=b'{"more":"of it"}'),
+    ),
     (b'{"type":"error",%b,"message":""}\n', ErrorEntry(**BASE, message="")),
     (
         b'{"type":"cancel",%b,"reason":"suspend_timeout_expired"}\n',

@@ -288,9 +288,27 @@ def test_d7_several_waits_are_written_in_their_order() -> None:
             session.wait(event, (key,))
     with pytest.raises(SuspendError):
         session.do(LeaveParallel(("x", "y")))
-    waits = [each.waiting_for for each in session.stored if isinstance(each, SuspendEntry)]
-    assert waits == ["b", "a"]
+    waits = [each for each in session.stored if isinstance(each, SuspendEntry)]
+    assert [(each.waiting_for, each.more) for each in waits] == [("b", True), ("a", False)]
     assert session.released == 1
+
+
+def test_d7_a_crash_between_two_waits_loses_neither() -> None:
+    """The event of the wait that was not written would have no place, its deadline no effect."""
+    deadline = "2026-01-31T12:01:00.000Z"
+    half = journal(start(), suspend("b", timeout=deadline, more=True))
+    with pytest.raises(UsageError, match="no place"):
+        resumed(half, "a", 1)
+    session = opened(half)
+    session.do(EnterParallel(("x", "y")))
+    for event, key in (("b", "y"), ("a", "x")):
+        with pytest.raises(SuspendError):
+            session.wait(event, (key,), timeout=1.0)
+    with pytest.raises(SuspendError):
+        session.do(LeaveParallel(("x", "y")))
+    waits = [each for each in session.stored[3:] if isinstance(each, SuspendEntry)]
+    assert [each.timeout for each in waits] == [deadline, "2026-01-31T12:00:01.000Z"]
+    assert resumed(session.stored, "a", 1).state() is State.ACTIVE
 
 
 @pytest.mark.parametrize("path", [("x",), ("x", "deeper")])

@@ -14,6 +14,8 @@ from kassette_io import (
     SessionClosedError,
     StorageError,
     Success,
+    Suspended,
+    SuspendEntry,
     SuspendError,
     UsageError,
     resume,
@@ -96,6 +98,37 @@ async def test_an_append_that_left_nothing_behind_costs_one_step_only(world: Wor
             await run.complete()
         await run.complete()
     assert await journal_steps(world.open()) == {"a#2": 2}
+
+
+class DiesBetweenWaits(Delegating):
+    """Loses the session before the last ``suspend`` entry of a suspension, once."""
+
+    died = False
+
+    async def append(self, run_id: str, entry: Entry) -> int:
+        if isinstance(entry, SuspendEntry) and not entry.more and not self.died:
+            self.died = True
+            raise OSError("gone")
+        return await super().append(run_id, entry)
+
+
+async def test_d7_a_run_lost_between_two_waits_is_started_again_and_waits_for_both(
+    world: World,
+) -> None:
+    """If it fails, an answer finds no wait, or a deadline passes unseen: its entry was lost."""
+
+    @workflow(storage=DiesBetweenWaits(world.open()))
+    async def flow(ctx: Context) -> Any:
+        return await ctx.parallel(
+            {"a": lambda own: own.suspend("ok:a"), "b": lambda own: own.suspend("ok:b")}
+        )
+
+    with pytest.raises(OSError, match="gone"):
+        await flow.start(run_id=RUN)
+    assert await journal_types(world.open()) == ["start", "suspend"]
+    assert isinstance(await flow.start(run_id=RUN), Suspended)
+    assert isinstance(await flow.resume(RUN, "ok:b", 2), Suspended)
+    assert await flow.resume(RUN, "ok:a", 1) == Success({"a": 1, "b": 2}, RUN)
 
 
 class FullForSteps(Delegating):

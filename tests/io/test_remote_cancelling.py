@@ -304,9 +304,8 @@ def test_a_put_that_is_collected_with_its_closed_loop_says_nothing(
     task = loop.run_until_complete(begin())
     loop.close()
     assert not task.done()
-    for each in [each for each in _waiting_asyncio._TASKS if each.get_loop() is loop]:
-        _waiting_asyncio._TASKS.discard(each)
-    del each, task
+    _waiting_asyncio._TASKS -= {each for each in _waiting_asyncio._TASKS if each.get_loop() is loop}
+    del task
     gc.collect()
     assert unraisable == []
 

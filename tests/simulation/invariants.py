@@ -137,7 +137,10 @@ def acknowledged_steps_run_no_more(case: Case) -> None:
 
 
 def check_status(run_id: str, types: list[str], entries: list[Entry]) -> str:
-    """Give the status that a journal with ``types`` has; the library has to say the same."""
+    """Give the status that a journal with ``types`` has; the library has to say the same.
+
+    A ``suspend`` entry that others of its suspension are to follow is no type that settles a run.
+    """
     last = next((each for each in reversed(types) if each != "start"), "")
     expected = "suspended" if last == "suspend" else TERMINAL.get(last, "unsettled")
     found = run_status(entries).status
@@ -152,7 +155,7 @@ def status_follows_the_journal(case: Case) -> None:
     for run_id, lines in case.journals.items():
         said[run_id] = check_status(
             run_id,
-            [line["type"] for line in lines],
+            ["more" if line.get("more") else line["type"] for line in lines],
             decode_journal(case.history.journals[run_id]).entries,
         )
     for outcome in case.history.outcomes:
@@ -168,7 +171,8 @@ def _suspended_as_told(case: Case, run_id: str, session: int, event: str) -> Non
         for line in case.journals.get(run_id, [])
         if line["session"] == session and line["type"] != "start"
     ]
-    if not own or own[-1]["type"] != "suspend" or own[-1]["waitingFor"] != event:
+    told = own[-1] if own else {}
+    if told.get("type") != "suspend" or told["waitingFor"] != event or told.get("more"):
         raise Violation("status_follows_the_journal", f"{run_id}: told suspended on {event}: {own}")
 
 
@@ -181,14 +185,15 @@ def nothing_follows_the_end(case: Case) -> None:
 
 
 def suspensions_come_last(case: Case) -> None:
-    """What a session writes after a ``suspend`` entry is another one."""
+    """What a session writes after a ``suspend`` entry is another one, if more are to follow."""
     for run_id, lines in case.journals.items():
-        suspended = 0
+        suspended: dict[str, Any] = {"session": 0}
         for line in lines:
-            if line["type"] == "suspend":
-                suspended = line["session"]
-            elif line["session"] == suspended:
+            same = line["session"] == suspended["session"]
+            if same and (line["type"] != "suspend" or not suspended.get("more")):
                 raise Violation("suspensions_come_last", f"{run_id}: {line}")
+            if line["type"] == "suspend":
+                suspended = line
 
 
 def one_session_at_a_time(case: Case) -> None:

@@ -150,6 +150,14 @@ MUTANTS: tuple[Mutant, ...] = (
         "return True",
     ),
     Mutant(
+        "a suspension is whole with the first of its waits",
+        ON_STORE,
+        (Machine,),
+        "_suspend",
+        "more=wait is not self._waits[-1]",
+        "more=False",
+    ),
+    Mutant(
         "the session is released before its waits are written",
         ON_DISK,
         (Machine,),

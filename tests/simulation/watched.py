@@ -10,6 +10,7 @@ from kassette import (
     KassetteError,
     StartEntry,
     StorageError,
+    SuspendEntry,
     TerminalRunError,
     UsageError,
     decode_journal,
@@ -61,7 +62,7 @@ class Watched:
             if ack.offset >= len(entries) or entries[ack.offset] != ack.entry.at(ack.offset):
                 raise self._world.broken("committed_entries_stay", f"{ack.line!r} is not read")
         try:
-            check_status(run_id, [entry.type for entry in entries], entries)
+            check_status(run_id, [_type(entry) for entry in entries], entries)
         except Violation as violation:
             raise self._world.broken(violation.name, violation.what) from None
         return entries
@@ -107,3 +108,7 @@ class Watched:
         lines = self._durable(run_id).split(b"\n")
         if offset >= len(lines) - 1 or lines[offset] + b"\n" != line:
             raise world.broken("what_is_told_is_durable", f"{line!r} may be lost")
+
+
+def _type(entry: Entry) -> str:
+    return "more" if isinstance(entry, SuspendEntry) and entry.more else entry.type

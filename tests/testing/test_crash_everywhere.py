@@ -119,6 +119,21 @@ async def test_waits_branches_sleeps_retries_and_types_survive() -> None:
     assert "cancelled in the function of step 'b:delay:3600000ms'" in survived.crashes
 
 
+async def test_a_crash_between_the_waits_of_one_suspension_is_tried() -> None:
+    """A run with two waits could lose one of them, unseen."""
+
+    async def ask_both(ctx: Context) -> Any:
+        return await ctx.parallel(
+            {"a": lambda own: own.suspend("ok:a"), "b": lambda own: own.suspend("ok:b")}
+        )
+
+    survived = await crash_everywhere(ask_both, answers={"ok:b": 2, "ok:a": 1})
+    assert isinstance(survived.outcome, Success)
+    assert survived.outcome.result == {"a": 1, "b": 2}
+    assert "killed after entry 1 (suspend)" in survived.crashes
+    assert "killed after entry 2 (suspend)" in survived.crashes
+
+
 async def test_a_wait_without_an_answer_ends_the_run() -> None:
     """A workflow that waits for a person could only be tested to its end."""
 
