@@ -20,6 +20,8 @@ from benchmarks.harness import Bench, Contestant, Perform, Sample, Stopwatch, Wo
 from benchmarks.report import Table
 
 TARGETS = {"asyncio": 1.15, "trio": 1.15 * 1.5}
+ROUNDS = 41
+"""More than elsewhere: what is measured takes two processes, on a machine that may have two cores."""
 BUCKET = "kassette-bench"
 CREDENTIALS: dict[str, Any] = {
     "region_name": "us-east-1",
@@ -48,7 +50,7 @@ def measure(bench: Bench) -> Iterator[Table]:
             "ms",
             1e3,
             contestants,
-            bench.compete(contestants),
+            bench.compete(contestants, rounds=ROUNDS),
             ["the server is ministack, on the same machine: a real store is farther away"],
         )
 
