@@ -21,7 +21,7 @@ from benchmarks.report import Table
 
 TARGETS = {"asyncio": 1.15, "trio": 1.15 * 1.5}
 ROUNDS = 41
-"""More than elsewhere: what is measured takes two processes, on a machine that may have two cores."""
+"""More than elsewhere: the server is a second process, on a machine that may have two cores."""
 BUCKET = "kassette-bench"
 CREDENTIALS: dict[str, Any] = {
     "region_name": "us-east-1",
