@@ -161,7 +161,7 @@ def _session(group: Sequence[Entry], replays: int, *, copied: bool) -> SessionSp
         seconds=None if copied else seconds_between(first.timestamp, last.timestamp),
         steps=sum(isinstance(entry, StepEntry) for entry in group),
         replays=replays,
-        ending=last.type if is_terminal(last) or isinstance(last, SuspendEntry) else None,
+        ending=last.type if is_terminal(last) or _is_suspended(last) else None,
         copied=copied,
     )
 
@@ -194,6 +194,10 @@ def _within(
         elif isinstance(entry, SuspendEntry):
             waits.setdefault(entry.waiting_for, entry.timestamp)
         since = entry.timestamp
+
+
+def _is_suspended(last: Entry) -> bool:
+    return isinstance(last, SuspendEntry) and not last.more
 
 
 def _is_fork(sessions: Sequence[Sequence[Entry]]) -> bool:

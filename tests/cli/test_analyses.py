@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from kassette import SuspendEntry
 from kassette_cli.timeline import timeline
 
 from .journals import JOURNALS
@@ -19,6 +20,7 @@ from .processes import COMMAND, Outcome, run, run_on_terminal
 from .stories import LONG_ANSWER, REFUND, REFUND_AGAIN, placed, text_of
 
 ALL = sorted(JOURNALS)
+STAMP = "2026-01-31T12:00:00.000Z"
 
 
 @pytest.fixture
@@ -133,6 +135,16 @@ def test_timeline_of_a_fork_does_not_time_what_was_copied() -> None:
     ]
     assert [span["copied"] for span in spans if span["type"] == "session"] == [True, False]
     assert spans[3]["replays"] == 2
+
+
+@pytest.mark.parametrize(("more", "ending"), [(False, "suspend"), (True, None)])
+def test_timeline_of_a_crash_between_two_waits_does_not_say_suspended(
+    more: bool, ending: str | None
+) -> None:
+    """Nobody would look for the crash of a run that seems to wait."""
+    wait = SuspendEntry(session=1, timestamp=STAMP, reason="", waiting_for="a", more=more)
+    (span,) = timeline(placed([REFUND[0], wait]))
+    assert span.to_json()["ending"] == ending
 
 
 def test_timeline_of_clocks_that_disagree_has_no_seconds() -> None:

@@ -21,6 +21,8 @@ ENDINGS = {
     "error": f'{{"type":"error","session":2,"offset":302,"timestamp":"{T2}","message":"no"}}\n',
     "suspend": f'{{"type":"suspend","session":2,"offset":302,"timestamp":"{T2}",'
     '"reason":"r","waitingFor":"approval"}\n',
+    "suspend and more": f'{{"type":"suspend","session":2,"offset":302,"timestamp":"{T2}",'
+    '"reason":"r","waitingFor":"approval","more":true}\n',
 }
 START_302 = f'{{"type":"start","session":2,"offset":301,"timestamp":"{T2}"}}\n'
 
