@@ -88,7 +88,8 @@ class LocalJournal:
 
         What is told is durable: no lock file means that the last session ended in order. Where
         there is one, what was read is synced and looked at again, since an append that the disk had
-        no room for may have been rolled back meanwhile.
+        no room for may have been rolled back meanwhile. What a broken disk refuses to sync for its
+        writer, a reader may still be shown in the moment before it is rolled back.
         """
         try:
             data, inode = _read_from(self._path, 0)

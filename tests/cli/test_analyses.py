@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from kassette import SuspendEntry
-from kassette_cli.timeline import timeline
+from kassette_cli.timeline import SessionSpan, timeline
 
 from .journals import JOURNALS
 from .processes import COMMAND, Outcome, run, run_on_terminal
@@ -144,7 +144,8 @@ def test_timeline_of_a_crash_between_two_waits_does_not_say_suspended(
     """Nobody would look for the crash of a run that seems to wait."""
     wait = SuspendEntry(session=1, timestamp=STAMP, reason="", waiting_for="a", more=more)
     (span,) = timeline(placed([REFUND[0], wait]))
-    assert span.to_json()["ending"] == ending
+    assert isinstance(span, SessionSpan)
+    assert span.ending == ending
 
 
 def test_timeline_of_clocks_that_disagree_has_no_seconds() -> None:

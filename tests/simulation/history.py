@@ -62,7 +62,9 @@ class Forked(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """Storage said that ``entry`` was certainly not written."""
+    """Storage said that ``entry`` was not written: certainly (``refused``), or not so
+    (``doubted``).
+    """
 
     run_id: str
     entry: Entry
@@ -76,6 +78,7 @@ class History:
 
     __slots__ = (
         "acks",
+        "doubted",
         "exclusive",
         "forks",
         "journals",
@@ -95,6 +98,7 @@ class History:
         self.outcomes: list[Outcome] = []
         self.forks: list[Forked] = []
         self.refused: list[Refused] = []
+        self.doubted: list[Refused] = []
         self.journals: dict[str, bytes] = {}
 
     def tick(self) -> int:

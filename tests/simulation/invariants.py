@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from kassette import Entry, StartEntry, StepEntry, decode_journal, run_status
+from kassette import Entry, StartEntry, StepEntry, decode_journal, encode_entry, run_status
 from tests.simulation.history import Forked, History
 from tests.simulation.world import Violation
 
@@ -216,25 +216,48 @@ def one_session_at_a_time(case: Case) -> None:
 
 
 def a_fork_is_its_sources_prefix(case: Case) -> None:
-    """A fork begins with the steps and payloads of its source below the cut, and names it."""
+    """A fork begins with the steps and payloads of its source below the cut, and names it.
+
+    At its end may be what its source lost again: a disk refused to sync it, and whoever read in the
+    moment before it was rolled back was shown it.
+    """
     for fork in case.history.forks:
         lines = case.journals[fork.run_id]
         source = case.journals[fork.source][: fork.cut]
         expected = [_bare(line) for line in source if line["type"] in ("step", "resume")]
-        copied = [_bare(line) for line in lines[1 : 1 + len(expected)]]
-        if copied != expected or not _continues(lines, len(expected), fork):
+        copied = [_bare(line) for line in lines[1 : _own_start(lines, fork)]]
+        lost = copied[_agreeing(copied, expected) :]
+        if copied != expected and not (lost and all(_doubted(case, fork, each) for each in lost)):
             raise Violation("a_fork_is_its_sources_prefix", f"{fork}: {copied}, not {expected}")
+
+
+def _agreeing(one: list[Line], other: list[Line]) -> int:
+    """Give how many lines the two have in common, from the first on."""
+    count = 0
+    while count < min(len(one), len(other)) and one[count] == other[count]:
+        count += 1
+    return count
+
+
+def _own_start(lines: list[Line], fork: Forked) -> int:
+    """Give the place of the entry with which the fork goes on by itself."""
+    origin = {"runId": fork.source, "fromOffset": fork.cut}
+    starts = [at for at, line in enumerate(lines) if line.get("source") == origin]
+    if not starts or starts[0] == 0 or lines[0]["type"] != "start":
+        raise Violation("a_fork_is_its_sources_prefix", f"{fork} does not say so: {lines[:1]}")
+    return starts[0]
+
+
+def _doubted(case: Case, fork: Forked, line: Line) -> bool:
+    """Tell whether the append of a line of the fork's source was refused, perhaps wrongly."""
+    return any(
+        run_id == fork.source and line == _bare(orjson.loads(encode_entry(entry, 0)))
+        for run_id, entry in case.history.doubted
+    )
 
 
 def _bare(line: Line) -> Line:
     return {key: value for key, value in line.items() if key not in ("offset", "session")}
-
-
-def _continues(lines: list[Line], copied: int, fork: Forked) -> bool:
-    if len(lines) < copied + 2:
-        return False
-    origin = {"runId": fork.source, "fromOffset": fork.cut}
-    return lines[0]["type"] == "start" and lines[1 + copied].get("source") == origin
 
 
 INVARIANTS: tuple[Callable[[Case], None], ...] = (
