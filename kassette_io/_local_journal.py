@@ -12,7 +12,9 @@ Rules:
 - A torn last line is an append that never happened; the next writer truncates it away (D11). A
   truncation is fsynced before the next write: on the disk the two have no order of their own.
 - What a process left unsynced when it died, or when the disk refused it, is synced before anything
-  is built on it, and before anybody is told of it: the lock file is still there.
+  is built on it, and before anybody is told of it: the lock file is still there. Who takes that
+  lock writes it again first: after a failed fsync, whoever asked for it, the system takes for
+  written what is not on the disk, and the next fsync has nothing to do.
 - What ``read`` has learnt of the journal's end is used by the session opened next: nothing is read
   twice.
 """
@@ -65,6 +67,9 @@ _ENDING = 128
 
 _LOOKED_AT_AGAIN = 2**16
 """How many bytes of a journal's end are compared again once they are synced."""
+
+_WRITTEN_AGAIN = 2**26
+"""How many bytes of a journal's end a dead session may have left behind: those of one write."""
 
 
 @final
@@ -227,7 +232,7 @@ class LocalJournal:
             return lock
         try:
             with suppress(FileNotFoundError):
-                _sync(self._path)
+                _write_again(self._path)
             self._sync_names()
         except BaseException as error:
             lock.release(left_over=True)
@@ -456,6 +461,20 @@ def _read_from(path: str, position: int) -> tuple[bytes, int]:
 def _sync(path: str) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _write_again(path: str) -> None:
+    """Make a file's end durable as it is read, whatever became of it and of earlier fsyncs."""
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        size = os.fstat(fd).st_size
+        position = max(size - _WRITTEN_AGAIN, 0)
+        end = os.pread(fd, size - position, position)
+        if os.pwrite(fd, end, position) != len(end):
+            raise OSError(ENOSPC, "only a part of it could be written")
         os.fsync(fd)
     finally:
         os.close(fd)

@@ -32,8 +32,8 @@ def fails(number: int) -> Fault:
 def writes_only(count: int) -> Fault:
     """Write the first ``count`` bytes and no more, as a disk that has just become full."""
 
-    def write(real: Callable[..., int], fd: int, data: bytes) -> int:
-        return real(fd, data[:count])
+    def write(real: Callable[..., int], fd: int, data: bytes, *position: int) -> int:
+        return real(fd, data[:count], *position)
 
     return write
 

@@ -208,6 +208,36 @@ async def test_d15_a_session_is_over_when_the_disk_cannot_be_believed(
     await assert_goes_on(directory, landed)
 
 
+async def test_d15_what_a_dead_session_left_is_written_again_before_the_next_builds_on_it(
+    directory: Path, journal: Path, disk: Disk
+) -> None:
+    """Broken, an fsync that failed for the dead one, or for a reader, makes the next one lie."""
+    async with await start(LocalStorage(directory), RUN) as run:
+        await run.record("before", lambda: 1)
+    left = journal.read_bytes()
+    (directory / f"{RUN}.lock").write_text("left by a crash")
+    disk.taken()
+    await (await start(LocalStorage(directory), RUN)).aclose()
+    calls = [name for name, file in disk.taken() if file == journal.name]
+    assert calls[-5:] == ["pwrite", "fsync", "open", "write", "fsync"]
+    assert journal.read_bytes().startswith(left)
+
+
+@pytest.mark.parametrize(("call", "says"), [("pwrite", "sync"), ("fsync", "read")])
+async def test_d15_what_cannot_be_written_again_stays_in_doubt(
+    directory: Path, journal: Path, disk: Disk, call: str, says: str
+) -> None:
+    """Broken, a session begins on entries that a power cut takes away."""
+    async with await start(LocalStorage(directory), RUN) as run:
+        await run.record("before", lambda: 1)
+    (directory / f"{RUN}.lock").write_text("left by a crash")
+    disk.on(call, ".jsonl", writes_only(3) if call == "pwrite" else fails(errno.EIO))
+    with pytest.raises(StorageError, match=f"cannot {says}"):
+        await start(LocalStorage(directory), RUN)
+    assert (directory / f"{RUN}.lock").exists(), "whoever takes it writes and syncs what is there"
+    await assert_goes_on(directory, {"before": 1})
+
+
 @pytest.mark.parametrize("call", ["ftruncate", "fsync"])
 async def test_d11_a_torn_line_that_may_not_be_gone_is_in_doubt_for_the_next(
     directory: Path, journal: Path, disk: Disk, call: str

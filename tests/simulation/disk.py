@@ -14,10 +14,22 @@ import fcntl
 import os
 import stat
 from types import SimpleNamespace, TracebackType
+from typing import NamedTuple
 
 from tests.simulation.world import Process, World
 
-Write = tuple[int, bytes]
+
+class Write(NamedTuple):
+    """A change of a file: ``data`` is written at ``at``, and what is behind it goes if it ``cuts``."""
+
+    at: int
+    data: bytes
+    cuts: bool
+
+    def on(self, content: bytes) -> bytes:
+        """Give ``content`` once it is changed."""
+        rest = b"" if self.cuts else content[self.at + len(self.data) :]
+        return content[: self.at].ljust(self.at, b"\0") + self.data + rest
 
 
 class Inode:
@@ -33,10 +45,11 @@ class Inode:
         self.errors = 0
         self.lock: Handle | None = None
 
-    def change(self, size: int, data: bytes) -> None:
-        """Cut the file to ``size``, then write ``data`` there."""
-        self.data = self.data[:size] + data
-        self.dirty.append((size, data))
+    def change(self, at: int, data: bytes, *, cuts: bool = True) -> None:
+        """Write ``data`` there, and cut off what is behind it or leave that."""
+        write = Write(at, data, cuts)
+        self.data = write.on(self.data)
+        self.dirty.append(write)
 
 
 class Handle:
@@ -175,14 +188,15 @@ class Disk:
         choices = self._world.choices
         kept = choices.below(len(inode.dirty) + 1)
         data = inode.durable
-        for size, written in inode.dirty[:kept]:
-            data = data[:size].ljust(size, b"\0") + written
+        for write in inode.dirty[:kept]:
+            data = write.on(data)
         if kept < len(inode.dirty):
-            size, written = inode.dirty[kept]
-            part = (0, len(written) // 2, max(len(written) - 1, 0))[choices.below(3)]
+            last = inode.dirty[kept]
+            length = len(last.data)
+            part = (0, length // 2, max(length - 1, 0))[choices.below(3)]
             if part:
-                zeros = len(written) - part if choices.chance(0.3) else 0
-                data = data[:size].ljust(size, b"\0") + written[:part] + b"\0" * zeros
+                size = last.at + length if choices.chance(0.3) else 0
+                data = last._replace(data=last.data[:part]).on(data).ljust(size, b"\0")
         inode.durable = data
 
     # --- system calls ----------------------------------------------------------------------
@@ -238,7 +252,7 @@ class Disk:
 
     def pwrite(self, fd: int, data: bytes, position: int) -> int:
         self._enter("pwrite", fd)
-        self._file(fd).change(position, data)  # lock files alone: whether there is text decides
+        self._file(fd).change(position, data, cuts=False)
         return len(data)
 
     def pread(self, fd: int, size: int, position: int) -> bytes:
