@@ -43,6 +43,12 @@ def durable(name: str) -> list[tuple[str, str]]:
     return [("write", name), ("fsync", name)]
 
 
+def is_held_open(path: Path) -> bool:
+    """Tell whether this process has a descriptor of the file."""
+    descriptors = Path("/proc/self/fd").iterdir()
+    return str(path) in [os.readlink(each) for each in descriptors if each.is_symlink()]
+
+
 async def assert_goes_on(directory: Path, steps: dict[str, Any]) -> None:
     """A new session finds the lock free, replays exactly ``steps`` and can write."""
     async with await start(LocalStorage(directory), RUN) as run:
@@ -221,6 +227,46 @@ async def test_d15_what_a_dead_session_left_is_written_again_before_the_next_bui
     calls = [name for name, file in disk.taken() if file == journal.name]
     assert calls[-5:] == ["pwrite", "fsync", "open", "write", "fsync"]
     assert journal.read_bytes().startswith(left)
+
+
+async def test_d15_all_of_a_short_journal_is_written_again(
+    directory: Path, journal: Path, disk: Disk
+) -> None:
+    """Broken, what a failed fsync has left clean stays so, or a descriptor is lost at each crash."""
+    async with await start(LocalStorage(directory), RUN) as run:
+        await run.record("before", lambda: 1)
+    left = journal.read_bytes()
+    (directory / f"{RUN}.lock").write_text("left by a crash")
+    again: list[tuple[bytes, int]] = []
+
+    def noted(real: Callable[..., int], fd: int, data: bytes, position: int) -> int:
+        again.append((data, position))
+        return real(fd, data, position)
+
+    disk.on("pwrite", ".jsonl", noted)
+    await (await start(LocalStorage(directory), RUN)).aclose()
+    assert again == [(left, 0)]
+    assert not is_held_open(journal)
+
+
+async def test_d15_a_reader_looks_again_at_what_was_rolled_back_meanwhile(
+    directory: Path, journal: Path, disk: Disk
+) -> None:
+    """Broken, somebody is told of an entry that its writer has taken back."""
+    async with await start(LocalStorage(directory), RUN) as run:
+        await run.record("before", lambda: 1)
+        kept = journal.read_bytes()
+        await run.record("taken back", lambda: 2)
+    (directory / f"{RUN}.lock").write_text("left by a crash")
+
+    def rolled_back(real: Callable[[int], None], fd: int) -> None:
+        os.truncate(journal, len(kept))
+        real(fd)
+
+    disk.on("fsync", ".jsonl", rolled_back)
+    entries = await LocalStorage(directory).read_all(RUN)
+    assert [each.type for each in entries] == ["start", "step"]
+    assert not is_held_open(journal)
 
 
 @pytest.mark.parametrize(("call", "says"), [("pwrite", "sync"), ("fsync", "read")])
