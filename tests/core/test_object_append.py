@@ -292,6 +292,24 @@ def test_d5_the_budget_is_five_puts_and_each_pause_is_double(answer: AppendComma
     assert writer.handle(append(step(1, "b"))) == GetObject(0.0)
 
 
+@pytest.mark.parametrize(
+    ("cause", "said"),
+    [
+        (OSError("gone"), "(last: OSError('gone'))"),
+        (StorageError("503 of S3"), "(last: 503 of S3)"),
+    ],
+)
+def test_contention_says_what_went_wrong_last(cause: Exception, said: str) -> None:
+    """An operator would read of rivals where the network was down."""
+    writer = knowing(start(1))
+    effect = writer.handle(append(step(1, "a")))
+    for _ in range(MAX_ATTEMPTS):
+        asked_to_put(effect)
+        writer.handle(PutUnclear(cause))
+        effect = writer.handle(Found(body(start(1)), "e1"))
+    assert said in str(refusal(effect))
+
+
 def test_d5_every_append_has_a_budget_of_its_own() -> None:
     """A long run over a shaky network would end in contention without any."""
     writer = knowing(start(1))
