@@ -3,6 +3,7 @@
 For every mutant the tests that call its function run in a forked process, the quick ones first; the
 first that fails kills it, and so do a hang and a crash. A survivor is either
 listed in ``survivors.toml`` with the reason why no test can or should tell it, or a missing test.
+A listed one that is killed is tried again before that is believed: a busy machine kills, too.
 Fails if fewer than 95 % are killed, if a survivor is not listed, or if a listed mutant was killed
 or is gone.
 """
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -30,6 +32,7 @@ from tests.mutation.mutants import Mutant, mutants_of
 ROOT = Path(__file__).parents[2]
 LISTED = Path(__file__).with_name("survivors.toml")
 ENOUGH = 0.95
+TRIES = 3
 DAY = 86_400.0
 BLIND = ("tests/core/test_purity.py", "tests/core/test_transcripts.py")
 SUITES: dict[str, tuple[str, ...]] = {
@@ -69,6 +72,9 @@ DRIVERS = {
     "kassette_io.remote_storage": "remote",
 }
 
+Listed = dict[tuple[str, str, str], str]
+"""Why a mutant survives, by module, function and mutant."""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -86,7 +92,13 @@ class Report:
 
 
 def _try_all(
-    bench: trial.Bench, module: str, tell: Callable[[str], None], *, jobs: int, until: float
+    bench: trial.Bench,
+    module: str,
+    listed: Listed,
+    tell: Callable[[str], None],
+    *,
+    jobs: int,
+    until: float,
 ) -> Report:
     """Try the mutants of a module, some at a time, while there is time; tell of each survivor."""
     begun = time.monotonic()
@@ -95,6 +107,7 @@ def _try_all(
     mutants = mutants_of(module, tree)
     waiting = list(reversed(mutants))
     running: dict[int, Mutant] = {}
+    kills: Counter[tuple[str, str]] = Counter()
     survived: list[tuple[str, str, int]] = []
     while running or (waiting and time.monotonic() < until):
         while waiting and len(running) < jobs:
@@ -105,11 +118,16 @@ def _try_all(
         if status == trial.SURVIVED:
             survived.append((done.where, done.key, done.line))
             tell(f"  {module}, line {done.line}, {done.where}: {done.old} -> {done.new}")
+        elif (module, done.where, done.key) in listed and kills[done.where, done.key] < TRIES - 1:
+            kills[done.where, done.key] += 1
+            waiting.append(done)
     tried = len(mutants) - len(waiting)
     return Report(module, len(mutants), tried, survived, time.monotonic() - begun)
 
 
-def _reports(suite: str, modules: Sequence[str], *, jobs: int, until: float) -> Iterator[Report]:
+def _reports(
+    suite: str, modules: Sequence[str], listed: Listed, *, jobs: int, until: float
+) -> Iterator[Report]:
     """Try modules on a bench of their own, in a child process."""
     reading, writing = os.pipe()
     log = Path(tempfile.mkdtemp(), "log")
@@ -121,7 +139,7 @@ def _reports(suite: str, modules: Sequence[str], *, jobs: int, until: float) -> 
         with tempfile.TemporaryDirectory() as scratch:
             bench.measure(Path(scratch))
         for module in modules:
-            report = _try_all(bench, module, tell, jobs=jobs, until=until)
+            report = _try_all(bench, module, listed, tell, jobs=jobs, until=until)
             os.write(writing, json.dumps(asdict(report)).encode() + b"\n")
 
     def tell(text: str) -> None:
@@ -151,8 +169,8 @@ def _files(suite: Sequence[str]) -> list[str]:
     return sorted(name for path in files if (name := str(path.relative_to(ROOT))) not in BLIND)
 
 
-def _listed() -> dict[tuple[str, str, str], str]:
-    listed: dict[tuple[str, str, str], str] = {}
+def _listed() -> Listed:
+    listed: Listed = {}
     for group in tomllib.loads(LISTED.read_text())["survivors"]:
         for key in group["mutants"]:
             listed[group["module"], group["where"], key] = group["reason"]
@@ -183,7 +201,7 @@ def main(arguments: Sequence[str]) -> int:
     failed = False
     for suite in SUITES:
         mine = [module for module in modules if DRIVERS.get(module, "core") == suite]
-        for report in _reports(suite, mine, jobs=options.jobs, until=until) if mine else ():
+        for report in _reports(suite, mine, listed, jobs=options.jobs, until=until) if mine else ():
             failed |= _judge(report, listed)
             tried += report.tried
             survived += len(report.survived)
@@ -192,7 +210,7 @@ def main(arguments: Sequence[str]) -> int:
     return int(failed or share < ENOUGH)
 
 
-def _judge(report: Report, listed: dict[tuple[str, str, str], str]) -> bool:
+def _judge(report: Report, listed: Listed) -> bool:
     """Print what became of a module's mutants; tell whether the list has to be mended."""
     module = report.module
     found = {(module, where, key) for where, key, _ in report.survived}
