@@ -5,9 +5,12 @@ in a call to the system that goes on regardless: opening a file of a hung disk, 
 was just about to make when the signal came.
 
 Rules:
-- The main thread has a moment to end by itself, as it does nearly always.
-- After that moment, or at the second interrupt, the process ends there and then. A terminal gets
-  its cursor back first.
+- The main thread has a moment to end by itself, as it does nearly always; while something is being
+  written it has as long as that takes.
+- After that moment, or at the second interrupt, the process ends there and then. A terminal that
+  takes it gets its cursor back first.
+- Where this cannot be set up (no descriptor or thread is left, the caller is another thread),
+  Python's own handler has to do.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import select
 import signal
 import threading
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
 _MOMENT: Final = 1.0
@@ -25,25 +28,50 @@ _SHOW_CURSOR: Final = b"\x1b[?25h"
 
 
 @contextmanager
-def heeded(code: int) -> Generator[None]:
-    """End the process with ``code`` if an interrupt does not end the block; main thread only."""
+def heeded(code: int) -> Generator[threading.Event]:
+    """End the process with ``code`` if an interrupt does not end the block.
+
+    Gives an event; while it is set something is being written, and only the second one does.
+    """
+    writing = threading.Event()
+    with ExitStack() as stack:
+        with suppress(OSError, RuntimeError, ValueError):
+            _set_up(stack, code, writing)
+        yield writing
+
+
+def _set_up(stack: ExitStack, code: int, writing: threading.Event) -> None:
     heard, tell = os.pipe()
-    os.set_blocking(tell, False)
-    before = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
-    threading.Thread(target=_watch, args=(heard, code), daemon=True).start()
+    stack.callback(os.close, tell)
     try:
-        yield
-    finally:
-        signal.set_wakeup_fd(before)
-        os.close(tell)
+        os.set_blocking(tell, False)
+        before = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+        stack.callback(signal.set_wakeup_fd, before)
+        threading.Thread(target=_watch, args=(heard, code, writing), daemon=True).start()
+    except BaseException:
+        os.close(heard)
+        raise
 
 
-def _watch(heard: int, code: int) -> None:
-    if os.read(heard, 1):
-        ended = select.poll()
-        ended.register(heard, select.POLLIN)
-        if not ended.poll(_MOMENT * 1000) or os.read(heard, 1):
-            if os.isatty(1):
-                os.write(1, _SHOW_CURSOR)
-            os._exit(code)
-    os.close(heard)
+def _watch(heard: int, code: int, writing: threading.Event) -> None:
+    news = select.poll()
+    news.register(heard, select.POLLIN)
+    interrupts = 0
+    while interrupts < 2:
+        hurried = interrupts and not writing.is_set()
+        if not news.poll(_MOMENT * 1000 if hurried else None):
+            break
+        signals = os.read(heard, 1)
+        if not signals:
+            os.close(heard)
+            return
+        interrupts += signals[0] == signal.SIGINT
+    _show_cursor()
+    os._exit(code)
+
+
+def _show_cursor() -> None:
+    screen = select.poll()
+    screen.register(1, select.POLLOUT)
+    if os.isatty(1) and screen.poll(0):
+        os.write(1, _SHOW_CURSOR)

@@ -8,7 +8,7 @@ Rules:
   pipe is full.
 - What was read before an error is printed before the error is told.
 - An interrupt ends it there and then: a worker thread that reads from a hung disk would keep the
-  interpreter, and the flush of a full pipe would as well.
+  interpreter, and the flush of a full pipe would as well. What is being written is written first.
 - Start-up time is part of the product: what a call does not need is not imported, and what it does
   need is imported inside ``main``, where an interrupt is handled already.
 """
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable, Iterable, Sequence
+    from threading import Event
     from types import ModuleType
     from typing import TextIO, TypeVar
 
@@ -35,14 +36,17 @@ MISUSED = 2
 INTERRUPTED = 130
 READER_GONE = 141
 
+WRITING = frozenset({"check", "fork"})
+"""The verbs that write; the first interrupt lets them end what they have begun."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and give its exit code; ``argv`` None is the process's arguments."""
     try:
         from kassette_cli.interrupts import heeded
 
-        with heeded(INTERRUPTED):
-            _answer(argv)
+        with heeded(INTERRUPTED) as writing:
+            _answer(argv, writing)
     except BaseException as error:
         code, message = _explain(error)
         if message is not None:
@@ -51,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return DONE
 
 
-def _answer(argv: Sequence[str] | None) -> None:
+def _answer(argv: Sequence[str] | None, writing: Event) -> None:
     from kassette_cli.arguments import HelpWanted, parse_arguments
 
     if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison] - it was closed by `>&-`
@@ -69,6 +73,8 @@ def _answer(argv: Sequence[str] | None) -> None:
 
         _print(_write, [script(arguments.shell).encode()])
         return
+    if arguments.verb in WRITING:
+        writing.set()
     storage = _open(arguments)
     plain = arguments.json or getattr(arguments, "ids", False) or not sys.stdout.isatty()
     terminal = None if plain else _import_terminal()

@@ -1,0 +1,193 @@
+"""Ctrl-C, where the main thread feels it and where it does not, and where it must not be quick."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from kassette_cli import interrupts
+from kassette_cli.main import INTERRUPTED
+
+from .journals import START
+from .processes import HEEDING_INTERRUPTS, Terminal, run
+
+
+def program(text: str) -> tuple[str, ...]:
+    """Give a command that runs ``text`` before it is ``kassette``."""
+    begin = (
+        "import os, signal, sys, threading\nfrom kassette_cli import interrupts, main, summaries"
+    )
+    end = "sys.exit(main.main())"
+    heeding = "signal.signal(signal.SIGINT, signal.default_int_handler)"
+    return sys.executable, "-c", "\n".join((begin, heeding, text, end))
+
+
+def out_of_reach(moment: float, before: str = "before = int") -> tuple[str, ...]:
+    """Give a command that reads as if from a hung disk: no signal ends its call to the system."""
+    return program(f"""
+{before}
+read = summaries.summarise_file
+
+def read_regardless(*given):
+    signal.pthread_sigmask(signal.SIG_BLOCK, {{signal.SIGINT}})
+    before()
+    return read(*given)
+
+summaries.summarise_file = read_regardless
+interrupts._MOMENT = {moment}
+""")
+
+
+def interrupt_to_the_end(terminal: Terminal) -> None:
+    while terminal.process.poll() is None:
+        terminal.process.send_signal(signal.SIGINT)
+
+
+def test_an_interrupt_while_the_table_fills_gives_the_cursor_back(store: Path, url: str) -> None:
+    """Ctrl-C in a list of many runs would leave a terminal without a cursor."""
+    os.mkfifo(store / "slow.jsonl")
+    terminal = Terminal("--storage", url, "list", command=HEEDING_INTERRUPTS)
+    terminal.read_until(b"reading runs")
+    terminal.process.send_signal(signal.SIGINT)
+    outcome = terminal.close()
+    assert (outcome.code, outcome.err) == (INTERRUPTED, b"")
+    assert outcome.out.rindex(b"\x1b[?25h") > outcome.out.rindex(b"\x1b[?25l")
+
+
+def test_an_interrupt_ends_what_no_signal_reaches(store: Path, url: str) -> None:
+    """Ctrl-C would do nothing, for ever, while a disk hangs."""
+    os.mkfifo(store / "slow.jsonl")
+    terminal = Terminal("--storage", url, "list", command=out_of_reach(0.01))
+    terminal.read_until(b"reading runs")
+    terminal.process.send_signal(signal.SIGINT)
+    outcome = terminal.close()
+    assert (outcome.code, outcome.err) == (INTERRUPTED, b"")
+    assert outcome.out.rindex(b"\x1b[?25h") > outcome.out.rindex(b"\x1b[?25l")
+
+
+def test_the_second_interrupt_waits_for_nothing(store: Path, url: str) -> None:
+    """Whoever presses Ctrl-C again has waited already."""
+    os.mkfifo(store / "slow.jsonl")
+    terminal = Terminal("--storage", url, "list", command=out_of_reach(3600.0))
+    terminal.read_until(b"reading runs")
+    interrupt_to_the_end(terminal)
+    assert terminal.close().code == INTERRUPTED
+
+
+def test_an_interrupt_does_not_wait_for_a_terminal_that_takes_nothing(
+    store: Path, url: str
+) -> None:
+    """After Ctrl-S the cursor cannot be given back, and the command would never end."""
+    os.mkfifo(store / "slow.jsonl")
+    fill = """
+def before():
+    os.set_blocking(1, False)
+    try:
+        while True:
+            os.write(1, b"x")
+    except BlockingIOError:
+        os.set_blocking(1, True)
+    os.write(2, b"full\\n")
+"""
+    call = ("--storage", url, "list", "--json", "--status", "failed")
+    terminal = Terminal(*call, command=out_of_reach(3600.0, fill))
+    assert terminal.process.stderr is not None
+    assert terminal.process.stderr.readline() == b"full\n"
+    interrupt_to_the_end(terminal)
+    assert terminal.close().code == INTERRUPTED
+
+
+def test_a_fork_that_has_begun_is_ended_first(store: Path, url: str) -> None:
+    """One Ctrl-C would leave half a fork, or a whole one that nobody was told of."""
+    (store / "r.jsonl").write_text(START, encoding="utf-8")
+    slow = program("""
+fsync, interrupts._MOMENT = os.fsync, 0.0
+
+def slow_fsync(fd):
+    if threading.current_thread() is not threading.main_thread() and sys.stdin is not None:
+        sys.stdin = None
+        os.kill(os.getpid(), signal.SIGINT)
+        os.write(2, b"begun\\n")
+    fsync(fd)
+
+os.fsync = slow_fsync
+""")
+    call = ("fork", "r", "--from-offset", "1", "--new-run-id", "copy")
+    outcome = run("--storage", url, *call, command=slow)
+    assert (outcome.code, outcome.err) == (INTERRUPTED, b"begun\n")
+    assert [path.name for path in store.iterdir() if "copy" in path.name] == ["copy.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("writing", "signals", "waits"),
+    [
+        pytest.param(False, [signal.SIGINT], [None, 1000.0], id="reading"),
+        pytest.param(True, [signal.SIGINT], [None, None], id="writing"),
+        pytest.param(False, [signal.SIGUSR1], [None, None], id="another signal"),
+        pytest.param(True, [signal.SIGINT, signal.SIGUSR1], [None, None, None], id="both"),
+    ],
+)
+def test_how_long_the_main_thread_has(
+    monkeypatch: pytest.MonkeyPatch,
+    writing: bool,
+    signals: list[int],
+    waits: list[float | None],
+) -> None:
+    """A signal of somebody else would end the command, or an interrupt what is half written."""
+    heard, tell = os.pipe()
+    taken: list[float | None] = []
+    arrivals: Iterator[int] = iter(signals)
+
+    def poll(wait: float | None) -> bool:
+        taken.append(wait)
+        arrived = next(arrivals, None)
+        if arrived is None:
+            os.close(tell)
+        else:
+            os.write(tell, bytes([arrived]))
+        return True
+
+    news = SimpleNamespace(register=lambda *_: None, poll=poll)
+    polls = SimpleNamespace(poll=lambda: news, POLLIN=select.POLLIN)
+    monkeypatch.setattr(interrupts, "select", polls)
+    event = threading.Event()
+    if writing:
+        event.set()
+    interrupts._watch(heard, INTERRUPTED, event)
+    assert taken == waits
+
+
+WITHOUT_WATCHING = {
+    "another thread": """
+thread = threading.Thread(target=lambda: os._exit(main.main()))
+thread.start()
+thread.join()
+""",
+    "no descriptor left": """
+import resource
+main.main()
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+""",
+    "no thread left": """
+def start(self):
+    raise RuntimeError("can't start new thread")
+
+threading.Thread.start = start
+""",
+}
+
+
+@pytest.mark.parametrize("text", WITHOUT_WATCHING.values(), ids=WITHOUT_WATCHING)
+def test_where_nobody_can_watch(text: str) -> None:
+    """The command would not even start, or end with a traceback."""
+    outcome = run("--help", command=program(text))
+    assert (outcome.code, outcome.err) == (0, b"")
+    assert outcome.out.endswith(run("--help").out)
