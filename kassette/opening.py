@@ -3,7 +3,8 @@
 Rules, in the reference's order, the first that applies decides:
 1. a run that is over refuses (TerminalRunError);
 2. a version other than the first journaled one refuses (VersionMismatchError);
-3. a suspended run with a passed deadline is to be cancelled;
+3. a suspended run with a passed deadline is to be cancelled, and so is one in any other state that
+   is resumed with an event whose own deadline has passed;
 4. ``Start``: a suspended run refuses (EventPendingError), and so does other metadata than the
    journal's (MetadataMismatchError); ``Resume``: an event that is neither awaited nor journaled
    refuses (UsageError).
@@ -52,7 +53,8 @@ def must_cancel(command: Start | Resume, recorded: Recorded, run_id: str, now: d
     stored, current = recorded.version, command.version
     if stored is not None and current is not None and stored != current:
         raise VersionMismatchError(stored, current, run_id=run_id)
-    if recorded.expired(now):
+    late = isinstance(command, Resume) and recorded.is_late(command.event_name, now)
+    if late or recorded.expired(now):
         return True
     if isinstance(command, Start):
         if recorded.suspended_on is not None:

@@ -6,7 +6,7 @@ Rules:
 - The version is the first one that any ``start`` entry names; the metadata is the first start's.
 - An event is open once a ``suspend`` names it and no ``resume`` does. Its deadline is the one of
   its first ``suspend`` (D7), none if that had none.
-- A run is suspended if its last entry that is not a ``start`` is a ``suspend``.
+- Whether the run is suspended, and on what, is what its status says.
 """
 
 from __future__ import annotations
@@ -80,5 +80,9 @@ class Recorded:
         """Tell whether the run is suspended and the deadline of an open event has passed."""
         if self.suspended_on is None:
             return False
-        deadlines = (self.deadlines[event] for event in self.open_events())
-        return any(parse_timestamp(each) <= now for each in deadlines if each is not None)
+        return any(self.is_late(event, now) for event in self.open_events())
+
+    def is_late(self, event: str, now: datetime) -> bool:
+        """Tell whether ``event`` is open, suspended or not, and its deadline has passed."""
+        deadline = None if event in self.resumes else self.deadlines.get(event)
+        return deadline is not None and parse_timestamp(deadline) <= now

@@ -3,8 +3,9 @@
 Rules:
 - Under asyncio the calls run in tasks of the running loop. Under trio they run in one asyncio loop
   on a background thread, anyio's blocking portal, which lives until the home is closed.
-- ``finish`` waits to the end whatever is cancelled; ``call`` lets go when it is cancelled. Where
-  no cancellation reaches the caller anyway, ``finish`` makes no task of its own.
+- ``finish`` waits to the end whatever is cancelled; ``call`` lets go when it is cancelled. In a
+  task that no cancellation reaches, ``finish`` makes none of its own; a timeout that was set inside
+  of such a task is the caller's own doing, and is felt.
 - A home belongs to the loop that used it first, until it is closed or that loop is gone.
 - The thread of a home that nobody closed ends with the home, or before the interpreter does: the
   portal would wait for its own thread otherwise, which is frozen by then.

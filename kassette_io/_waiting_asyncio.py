@@ -50,7 +50,7 @@ _TASKS: set[asyncio.Task[None]] = set()
 
 
 def in_spawned_task() -> bool:
-    """Tell whether no cancellation reaches the current task as it is."""
+    """Tell whether no cancellation reaches the current task, but by scopes of its own."""
     return asyncio.current_task() in _TASKS
 
 

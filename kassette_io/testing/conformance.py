@@ -182,6 +182,7 @@ async def _entries_come_back_whole(storage: Storage) -> None:
             result_json=b"1e0",
             extra_json=extra,
         ),
+        SuspendEntry(session=1, timestamp=_STAMP, reason="", waiting_for="first", more=True),
         SuspendEntry(session=1, timestamp=_STAMP, reason="why", waiting_for="ok", timeout=_STAMP),
         _start(2, source=ForkSource(run_id="run-0", from_offset=3)),
         ResumeEntry.of(session=2, timestamp=_STAMP, event_name="ok", value={"by": "ada"}),
@@ -193,9 +194,9 @@ async def _entries_come_back_whole(storage: Storage) -> None:
     ]
     for number, end in enumerate(ends):
         run_id = f"run-{number}"
-        await _append(storage, *entries[:5], run_id=run_id)
+        await _append(storage, *entries[:6], run_id=run_id)
         await as_session_storage(storage).release(run_id, 1)
-        await _append(storage, *entries[5:], end, run_id=run_id)
+        await _append(storage, *entries[6:], end, run_id=run_id)
         await _holds(storage, *entries, end, run_id=run_id)
 
 

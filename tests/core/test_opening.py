@@ -218,6 +218,25 @@ def test_opening_step_3_any_open_event_may_expire() -> None:
         opened(stored, now=later(10))
 
 
+@pytest.mark.parametrize("crashed", ["between two waits", "between two answers"])
+def test_opening_step_3_an_answer_that_is_late_cancels(crashed: str) -> None:
+    """An approval would be taken after its deadline, since the run happens to have crashed."""
+    stored = journal(start(), suspend("a", timeout=SOON, more=True))
+    if crashed == "between two answers":
+        stored = journal(*stored, suspend("b"), start(2), resume("b", 1, session=2))
+    late = list(stored)
+    with pytest.raises(RunCancelledError):
+        Session(late, now=later(10)).do(Resume("a", True))
+    assert types(late)[-2:] == ["start", "cancel"]
+    in_time = list(stored)
+    Session(in_time, now=later(9.999)).do(Resume("a", True))
+    assert types(in_time)[-2:] == ["start", "resume"]
+    again = [*in_time]
+    Session(again, now=later(10)).do(Resume("a", True))
+    assert types(again)[-1] == "start"
+    assert opened(list(stored), now=later(10)).machine.state is State.ACTIVE
+
+
 def test_opening_step_3_a_delivered_event_cannot_expire() -> None:
     """Journal authority: a recorded payload would expire."""
     stored = journal(start(), suspend("a", timeout=SOON), start(2), resume("a", 1))

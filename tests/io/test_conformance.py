@@ -16,6 +16,7 @@ from kassette import (
     FencedError,
     StartEntry,
     StepEntry,
+    SuspendEntry,
     Tail,
     TerminalRunError,
     check_append,
@@ -184,6 +185,13 @@ class LosesUnknownFields(ThreeMethods):
         return super().write(run_id, offset, entry.replace(extra_json=b"{}"))
 
 
+class LosesThatThereAreMoreWaits(ThreeMethods):
+    def write(self, run_id: str, offset: int, entry: Entry) -> int:
+        if isinstance(entry, SuspendEntry):
+            entry = entry.replace(more=False)
+        return super().write(run_id, offset, entry)
+
+
 class CutsLongResults(ThreeMethods):
     def write(self, run_id: str, offset: int, entry: Entry) -> int:
         if isinstance(entry, StepEntry) and len(entry.result_json) > 65_536:
@@ -336,6 +344,10 @@ BROKEN = [
     (BeginsWithAnything, "begin with a start entry: a step as the first entry was accepted"),
     (RefusesWithAnotherError, r"raised PermissionError\('too old'\) instead of FencedError"),
     (LosesMetadata, "come back as they were appended, in order: StartEntry.* was appended"),
+    (
+        LosesThatThereAreMoreWaits,
+        "come back as they were appended, in order: SuspendEntry.* was appended",
+    ),
     (LosesUnknownFields, "come back as they were appended, in order: StepEntry.* was appended"),
     (CutsLongResults, "come back as they were appended, in order: StepEntry.* was appended"),
     (ListsTwice, "list_runs gives every run once: the runs are"),
