@@ -5,12 +5,15 @@ file every content it had since its last ``fsync``, for each directory every cha
 its own. ``crash_states`` makes of that what a crash may leave.
 
 A killed process is played within this one: from the chosen call on, its calls do nothing. A broken
-disk fails one chosen call with EIO.
+disk fails one chosen call with EIO. What an ``fsync`` of a file failed to write the system takes for
+written: the next one has nothing to do, unless it is written or cut off again. Likewise its
+metadata; a page that holds old and new bytes is not taken into account.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from errno import EIO
 from pathlib import Path
@@ -74,6 +77,7 @@ class PageCache:
         self.kill_before: int | None = None
         self.killed = False
         self._files: dict[int, tuple[bytes, ...]] = {}
+        self._forgotten: dict[int, range] = {}
         self._folders = {ROOT: Folder({}, ())}
         self._nodes = {root.stat().st_ino: ROOT}
         self._told: dict[str, bytes] = {}
@@ -89,6 +93,10 @@ class PageCache:
     def on(self, name: str, suffix: str, fault: Callable[..., Any]) -> None:
         """Have the next call of ``name`` on a path that ends in ``suffix`` do ``fault`` instead."""
         self._faults.append((name, suffix, fault))
+
+    def heal(self) -> None:
+        """Let go of the faults that no call has met."""
+        self._faults.clear()
 
     def tell(self, path: Path, last: bytes) -> None:
         """Note that a caller knows the journal's lines up to the one that holds ``last``."""
@@ -155,18 +163,25 @@ class PageCache:
     def pwrite(self, fd: int, data: bytes, position: int) -> int:
         self._begin("pwrite", self._path(fd), fd, data, position)
         self._change(fd, lambda content: content[:position] + data)
+        self._remember(fd, range(position, position + len(data)))
         return os.pwrite(fd, data, position)
 
     def ftruncate(self, fd: int, size: int) -> None:
         self._begin("ftruncate", self._path(fd), fd, size)
         os.ftruncate(fd, size)
         self._change(fd, lambda content: content[:size])
+        self._remember(fd, range(size, sys.maxsize))
 
     def fsync(self, fd: int) -> None:
-        self._begin("fsync", self._path(fd), fd)
         node = self._nodes.get(os.fstat(fd).st_ino)
+        try:
+            self._begin("fsync", self._path(fd), fd)
+        except OSError:
+            if node in self._files:
+                self._forget(node)
+            raise
         if node in self._files:
-            self._files[node] = self._files[node][-1:]
+            self._files[node] = self._synced(node)
         elif node is not None:
             self._folders[node] = Folder(self._folders[node].names(), ())
         self._note()
@@ -203,6 +218,33 @@ class PageCache:
                 self._faults.remove(fault)
                 return fault[2](getattr(os, name), *args)
         return None
+
+    def _forget(self, node: int) -> None:
+        """Note that what is new in a file is taken for written, and is not."""
+        durable, cached = self._files[node][0], self._files[node][-1]
+        same = 0
+        while durable[same : same + 1] == cached[same : same + 1] != b"":
+            same += 1
+        self._forgotten[node] = range(same, len(cached))
+
+    def _remember(self, fd: int, place: range) -> None:
+        """Note that ``place`` is to be written at the next fsync, whatever the last one did."""
+        node = self._nodes[os.fstat(fd).st_ino]
+        gone = self._forgotten.get(node, range(0))
+        if place.start <= gone.start:
+            gone = range(max(gone.start, place.stop), gone.stop)
+        elif place.stop >= gone.stop:
+            gone = range(gone.start, min(gone.stop, place.start))
+        self._forgotten[node] = gone
+
+    def _synced(self, node: int) -> tuple[bytes, ...]:
+        """Give the contents that a file may have once it is synced."""
+        cached = self._files[node][-1]
+        gone = self._forgotten.get(node, range(0))
+        if not gone:
+            return (cached,)
+        rest = cached[gone.stop :]
+        return (cached[: gone.start] + (bytes(len(gone)) + rest if rest else b""), cached)
 
     def _path(self, fd: int) -> str:
         return os.readlink(f"/proc/self/fd/{fd}")
