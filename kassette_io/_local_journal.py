@@ -69,7 +69,10 @@ _LOOKED_AT_AGAIN = 2**16
 """How many bytes of a journal's end are compared again once they are synced."""
 
 _WRITTEN_AGAIN = 2**26
-"""How many bytes of a journal's end a dead session may have left behind: those of one write."""
+"""How many bytes of a journal's end a dead session may have left behind, if its last write was not
+larger still; they are written again in pieces of ``_PIECE``."""
+
+_PIECE = 2**20
 
 
 @final
@@ -467,15 +470,23 @@ def _sync(path: str) -> None:
 
 
 def _write_again(path: str) -> None:
-    """Make a file's end durable as it is read, whatever became of it and of earlier fsyncs."""
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    """Make a file's end durable as it is read, whatever became of it and of earlier fsyncs.
+
+    So is its size: a truncation may have been refused as well. A file that nobody may write in
+    place (``chattr +a``) is only synced.
+    """
     try:
-        size = os.fstat(fd).st_size
-        position = max(size - _WRITTEN_AGAIN, 0)
-        end = os.pread(fd, size - position, position)
-        if os.pwrite(fd, end, position) != len(end):
-            raise OSError(ENOSPC, "only a part of it could be written")
-        os.fsync(fd)
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except PermissionError:
+        _sync(path)
+        return
+    try:
+        position = max(os.fstat(fd).st_size - _WRITTEN_AGAIN, 0)
+        while piece := os.pread(fd, _PIECE, position):
+            if os.pwrite(fd, piece, position) != len(piece):
+                raise OSError(ENOSPC, "only a part of it could be written")
+            position += len(piece)
+        _truncate(fd, position)
     finally:
         os.close(fd)
 

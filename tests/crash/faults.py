@@ -76,11 +76,13 @@ class Disk:
         def call(target: int | str, *args: Any, **kwargs: Any) -> Any:
             path = self._paths[target] if isinstance(target, int) else os.fspath(target)
             self.calls.append((name, Path(path).name))
+            done = real
             for fault in self._faults:
                 if fault[0] == name and path.endswith(fault[1]):
                     self._faults.remove(fault)
-                    return fault[2](real, target, *args, **kwargs)
-            result = real(target, *args, **kwargs)
+                    done = partial(fault[2], real)
+                    break
+            result = done(target, *args, **kwargs)
             if name == "open":
                 self._paths[result] = path
             return result

@@ -6,8 +6,8 @@ its own. ``crash_states`` makes of that what a crash may leave.
 
 A killed process is played within this one: from the chosen call on, its calls do nothing. A broken
 disk fails one chosen call with EIO. What an ``fsync`` of a file failed to write the system takes for
-written: the next one has nothing to do, unless it is written or cut off again. Likewise its
-metadata; a page that holds old and new bytes is not taken into account.
+written: the next one has nothing to do, unless it is written or cut off again. A truncation that it
+refused counts as done, and a byte is not saved by what is written beside it.
 """
 
 from __future__ import annotations

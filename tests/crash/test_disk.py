@@ -14,7 +14,7 @@ import pytest
 from anyio import create_task_group, to_thread, wait_all_tasks_blocked
 
 from kassette import KassetteError, SessionClosedError, StorageError
-from kassette_io import Context, LocalStorage, Success, fork, start, workflow
+from kassette_io import Context, LocalStorage, Success, _local_journal, fork, start, workflow
 
 from .faults import Disk, Fault, fails, then_fails, writes_only
 from .journals import Journal
@@ -225,28 +225,63 @@ async def test_d15_what_a_dead_session_left_is_written_again_before_the_next_bui
     disk.taken()
     await (await start(LocalStorage(directory), RUN)).aclose()
     calls = [name for name, file in disk.taken() if file == journal.name]
-    assert calls[-5:] == ["pwrite", "fsync", "open", "write", "fsync"]
+    assert calls[-6:] == ["pwrite", "ftruncate", "fsync", "open", "write", "fsync"]
     assert journal.read_bytes().startswith(left)
 
 
-async def test_d15_all_of_a_short_journal_is_written_again(
-    directory: Path, journal: Path, disk: Disk
+@pytest.mark.parametrize("reach", [2**26, 50], ids=["short", "long"])
+async def test_d15_the_end_of_a_journal_is_written_again(
+    directory: Path, journal: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch, reach: int
 ) -> None:
     """Broken, what a failed fsync has left clean stays so, or a descriptor is lost at each crash."""
+    monkeypatch.setattr(_local_journal, "_WRITTEN_AGAIN", reach)
+    monkeypatch.setattr(_local_journal, "_PIECE", 40)
     async with await start(LocalStorage(directory), RUN) as run:
         await run.record("before", lambda: 1)
     left = journal.read_bytes()
     (directory / f"{RUN}.lock").write_text("left by a crash")
-    again: list[tuple[bytes, int]] = []
+    first = max(len(left) - reach, 0)
+    positions: list[int] = []
 
     def noted(real: Callable[..., int], fd: int, data: bytes, position: int) -> int:
-        again.append((data, position))
+        assert data == left[position : position + 40]
+        positions.append(position)
         return real(fd, data, position)
 
-    disk.on("pwrite", ".jsonl", noted)
+    def size(real: Callable[..., None], fd: int, length: int) -> None:
+        assert length == len(left)
+        real(fd, length)
+
+    pieces = range(first, len(left), 40)
+    for _ in pieces:
+        disk.on("pwrite", ".jsonl", noted)
+    disk.on("ftruncate", ".jsonl", size)
     await (await start(LocalStorage(directory), RUN)).aclose()
-    assert again == [(left, 0)]
+    assert positions == [*pieces]
+    assert journal.read_bytes().startswith(left)
     assert not is_held_open(journal)
+
+
+async def test_d15_a_journal_that_may_only_be_appended_to_is_synced(
+    directory: Path, journal: Path, disk: Disk
+) -> None:
+    """Broken, whoever guards journals by ``chattr +a`` can recover no run."""
+    async with await start(LocalStorage(directory), RUN) as run:
+        await run.record("before", lambda: 1)
+    (directory / f"{RUN}.lock").write_text("left by a crash")
+
+    def no_place(real: Callable[..., int], path: str, flags: int, *mode: int) -> int:
+        if flags & os.O_RDWR and not flags & os.O_APPEND:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
+        return real(path, flags, *mode)
+
+    for _ in range(2):
+        disk.on("open", ".jsonl", no_place)
+    disk.taken()
+    await assert_goes_on(directory, {"before": 1})
+    calls = [name for name, file in disk.taken() if file == journal.name]
+    assert "pwrite" not in calls
+    assert calls.index("fsync") < calls.index("write")
 
 
 async def test_d15_a_reader_looks_again_at_what_was_rolled_back_meanwhile(
@@ -269,7 +304,10 @@ async def test_d15_a_reader_looks_again_at_what_was_rolled_back_meanwhile(
     assert not is_held_open(journal)
 
 
-@pytest.mark.parametrize(("call", "says"), [("pwrite", "sync"), ("fsync", "read")])
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [("pwrite", "sync"), ("ftruncate", "sync"), ("fsync", "sync"), ("look", "read")],
+)
 async def test_d15_what_cannot_be_written_again_stays_in_doubt(
     directory: Path, journal: Path, disk: Disk, call: str, says: str
 ) -> None:
@@ -277,7 +315,10 @@ async def test_d15_what_cannot_be_written_again_stays_in_doubt(
     async with await start(LocalStorage(directory), RUN) as run:
         await run.record("before", lambda: 1)
     (directory / f"{RUN}.lock").write_text("left by a crash")
-    disk.on(call, ".jsonl", writes_only(3) if call == "pwrite" else fails(errno.EIO))
+    if call == "fsync":
+        disk.on("fsync", ".jsonl", lambda real, fd: real(fd))
+    fault = writes_only(3) if call == "pwrite" else fails(errno.EIO)
+    disk.on("fsync" if call == "look" else call, ".jsonl", fault)
     with pytest.raises(StorageError, match=f"cannot {says}"):
         await start(LocalStorage(directory), RUN)
     assert (directory / f"{RUN}.lock").exists(), "whoever takes it writes and syncs what is there"

@@ -4,7 +4,8 @@ What was written is in the page cache, seen by everybody, and survives the death
 survives a loss of power is what ``fsync`` has confirmed, and of the rest any beginning: operations
 on a file get to the disk in their order, the last one perhaps in part, or as zeros. A name (made,
 renamed, removed) is durable once its directory is synced. An ``fsync`` that failed drops what was
-dirty: a later one says well, and has written nothing of it.
+dirty: a later one says well, and has written nothing of it. Where more is written behind that, a
+hole is left, whatever page it shares.
 """
 
 from __future__ import annotations
@@ -125,6 +126,7 @@ class Disk:
         self.directories = {"/"}
         self.durable_directories = {"/"}
         self.full_rate = self.failing_rate = 0.0
+        self.refused: dict[str, set[bytes]] = {}
         self._handles: dict[int, Handle] = {}
         self._inodes = 0
         self.path = SimpleNamespace(
@@ -274,6 +276,8 @@ class Disk:
         fails = self.failing_rate and self._world.choices.chance(self.failing_rate)
         inode = handle.inode
         if fails and inode is not None:
+            lines = set(inode.data.split(b"\n")) - set(inode.durable.split(b"\n"))
+            self.refused.setdefault(handle.path, set()).update(lines)
             inode.dirty = []
             inode.errors += 1
         if fails or (inode is not None and handle.errors != inode.errors):
@@ -281,8 +285,9 @@ class Disk:
             handle.errors = 0 if inode is None else inode.errors
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         if inode is not None:
-            if inode.dirty:
-                inode.durable, inode.dirty = inode.data, []
+            for write in inode.dirty:
+                inode.durable = write.on(inode.durable)
+            inode.dirty = []
             return
         self._sync_names(handle.path)
 

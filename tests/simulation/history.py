@@ -62,9 +62,7 @@ class Forked(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """Storage said that ``entry`` was not written: certainly (``refused``), or not so
-    (``doubted``).
-    """
+    """Storage said that ``entry`` was certainly not written."""
 
     run_id: str
     entry: Entry
@@ -73,12 +71,12 @@ class Refused(NamedTuple):
 class History:
     """Everything that was seen of one schedule, and the journals as they were at its end.
 
-    ``exclusive`` says that storage promised to let only one session of a run work at a time.
+    ``exclusive`` says that storage promised to let only one session of a run work at a time;
+    ``unsynced`` has the lines of each run that a disk was asked to keep, and refused.
     """
 
     __slots__ = (
         "acks",
-        "doubted",
         "exclusive",
         "forks",
         "journals",
@@ -87,6 +85,7 @@ class History:
         "refused",
         "time",
         "told",
+        "unsynced",
     )
 
     def __init__(self, *, exclusive: bool) -> None:
@@ -98,7 +97,7 @@ class History:
         self.outcomes: list[Outcome] = []
         self.forks: list[Forked] = []
         self.refused: list[Refused] = []
-        self.doubted: list[Refused] = []
+        self.unsynced: dict[str, set[bytes]] = {}
         self.journals: dict[str, bytes] = {}
 
     def tick(self) -> int:

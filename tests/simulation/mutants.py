@@ -231,6 +231,14 @@ MUTANTS: tuple[Mutant, ...] = (
         "if True:",
     ),
     Mutant(
+        "what a dead process left is synced, but not written again",
+        ON_DISK,
+        (LocalJournal,),
+        "_take_lock",
+        "_write_again(self._path)",
+        "_sync(self._path)",
+    ),
+    Mutant(
         "a failed fsync is tried again",
         ON_DISK,
         (LocalJournal,),

@@ -2,8 +2,9 @@
 
 Workers deliver the run as a dispatcher does, again and again, and answer its waits, each with a
 value of its own; senders deliver events again and again, asked or not; a process that died is
-replaced. Some of them are tasks of one process, and share its storage. A forker branches runs off while the source is
-written. In the end the faults stop, and one more process must be able to bring every run to an end.
+replaced. Some of them are tasks of one process, and share its storage. A forker branches runs off
+while the source is written, a looker reads it again and again. In the end the faults stop, and one
+more process must be able to bring every run to an end.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class Plan:
         "full",
         "kinds",
         "local",
+        "lookers",
         "power_losses",
         "program",
         "restarts",
@@ -77,7 +79,7 @@ class Plan:
         self.workers = 2
         self.deliveries = 1
         self.restarts = self.crashes = self.power_losses = self.forks = self.senders = 0
-        self.clock_jumps = 0
+        self.lookers = self.clock_jumps = 0
         self.shared = False
         self.faults = self.full = self.failing = 0.0
         self.faults_at_most = 1000
@@ -94,12 +96,13 @@ class Plan:
         plan.shared = choices.chance(0.3)
         plan.crashes = choices.below(4)
         plan.forks = 1 if choices.chance(0.2) else 0
+        plan.lookers = 1 if choices.chance(0.2) else 0
         plan.senders = choices.below(3) if name in EVENTS else 0
         plan.clock_jumps = choices.below(3) if name == "deadline" else 0
         if local:
             plan.power_losses = choices.below(3)
             plan.full = (0.0, 0.05, 0.3)[choices.below(3)]
-            plan.failing = 0.05 if choices.chance(0.2) else 0.0
+            plan.failing = (0.05, 0.3)[choices.below(2)] if choices.chance(0.2) else 0.0
         else:
             plan.faults = (0.0, 0.1, 0.4)[choices.below(3)]
             plan.failing = plan.faults / 4
@@ -131,7 +134,7 @@ class Scenario:
         world, plan = self.world, self.plan
         world.say(f"{'disk' if plan.local else 'store'}, workflow {plan.program.__name__!r}")
         works = [self._work] * plan.workers + [self._send] * plan.senders
-        works += [self._fork] * plan.forks
+        works += [self._fork] * plan.forks + [self._look] * plan.lookers
         if plan.shared:
             self._begin("P", *works)
         else:
@@ -148,6 +151,7 @@ class Scenario:
             return
         for run_id in self._runs:
             self.history.journals[run_id] = self._visible(run_id)
+            self.history.unsynced[run_id] = self.disk.refused.get(_path(run_id), set())
         try:
             check(self.history)
         except BaseException as violation:
@@ -225,6 +229,16 @@ class Scenario:
                 return
             except (*OF_THE_WORLD, RunCancelledError, UsageError) as error:
                 world.say(f"the event is refused: {error}")
+
+    def _look(self, storage: Watched) -> None:
+        """Read the run again and again."""
+        for _ in range(2 * self.plan.deliveries):
+            for _ in range(self.world.choices.below(12)):
+                self.world.pause("idle")
+            try:
+                complete(storage.read_all(RUN))
+            except StorageError as error:
+                self.world.say(f"the look fails: {error}")
 
     def _finish(self, storage: Watched) -> None:
         for run_id in sorted(self._runs):
@@ -317,15 +331,19 @@ class Scenario:
 
     def _durable(self, run_id: str) -> bytes:
         if self.plan.local:
-            return self.disk.durable(f"{DIRECTORY}/{run_id}.jsonl")
+            return self.disk.durable(_path(run_id))
         return self.store.bodies.get(f"{run_id}/journal.jsonl", b"")
 
     def _visible(self, run_id: str) -> bytes:
         if self.plan.local:
-            inode = self.disk.names.get(f"{DIRECTORY}/{run_id}.jsonl")
+            inode = self.disk.names.get(_path(run_id))
             return b"" if inode is None else inode.data
         return self.store.bodies.get(f"{run_id}/journal.jsonl", b"")
 
     def _put(self, key: str, old: bytes, new: bytes) -> None:
         if not new.startswith(old):
             raise self.world.broken("committed_entries_stay", f"{key} is overwritten")
+
+
+def _path(run_id: str) -> str:
+    return f"{DIRECTORY}/{run_id}.jsonl"

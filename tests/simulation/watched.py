@@ -88,8 +88,6 @@ class Watched:
         certain = (FencedError, TerminalRunError, UsageError)
         if isinstance(error, certain) or (isinstance(error, StorageError) and error.rolled_back):
             self._history.refused.append(Refused(run_id, entry))
-        else:
-            self._history.doubted.append(Refused(run_id, entry))
         if isinstance(error, FencedError) and not self._has_rival(run_id, entry):
             raise self._world.broken("only_rivals_fence", f"{error}; nobody has taken {run_id}")
 
