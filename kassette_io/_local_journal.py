@@ -11,10 +11,10 @@ Rules:
   the lock is taken anew and the journal's end is read anew, so that the tail check decides.
 - A torn last line is an append that never happened; the next writer truncates it away (D11). A
   truncation is fsynced before the next write: on the disk the two have no order of their own.
-- What a process left unsynced when it died, or when the disk refused it, is synced before anything
-  is built on it, and before anybody is told of it: the lock file is still there. Who takes that
-  lock writes it again first: after a failed fsync, whoever asked for it, the system takes for
-  written what is not on the disk, and the next fsync has nothing to do.
+- What a process left unsynced when it died, or when the disk refused it, is synced before anybody
+  is told of it: the lock file is still there. Who takes that lock writes it again first, and cuts
+  it off again: after a failed fsync, whoever asked for it, the system takes for written what is not
+  on the disk, and the next fsync has nothing to do.
 - What ``read`` has learnt of the journal's end is used by the session opened next: nothing is read
   twice.
 """
@@ -96,8 +96,8 @@ class LocalJournal:
 
         What is told is durable: no lock file means that the last session ended in order. Where
         there is one, what was read is synced and looked at again, since an append that the disk had
-        no room for may have been rolled back meanwhile. What a broken disk refuses to sync for its
-        writer, a reader may still be shown in the moment before it is rolled back.
+        no room for may have been rolled back meanwhile. What a broken disk has refused to sync, for
+        its writer or another reader, may be shown until a session takes the run over.
         """
         try:
             data, inode = _read_from(self._path, 0)

@@ -244,6 +244,8 @@ class Disk:
         inode = self._file(fd)
         if self.full_rate and self._world.choices.chance(self.full_rate):
             written = self._world.choices.below(len(data))
+            if (line := data.find(b"\n") + 1) < len(data) and self._world.choices.chance(0.5):
+                written = line
             self._world.say(f"ENOSPC after {written} bytes")
             if written == 0:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

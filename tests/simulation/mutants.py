@@ -347,7 +347,7 @@ def _broken(mutant: Mutant) -> Any:
     return made[mutant.name]
 
 
-def caught_after(mutant: Mutant, *, at_most: int = 5000) -> tuple[int | None, str]:
+def caught_after(mutant: Mutant, *, at_most: int = 20_000) -> tuple[int | None, str]:
     """Give the number of schedules, from seed 0 on, that it took, and the promise broken."""
     with wired(), planted(mutant):
         for seed in range(at_most):
@@ -355,3 +355,8 @@ def caught_after(mutant: Mutant, *, at_most: int = 5000) -> tuple[int | None, st
             if failure is not None:
                 return seed + 1, failure.violation.name
     return None, ""
+
+
+def row(mutant: Mutant, schedules: int | None, promise: str) -> str:
+    """Give the mutant's row of the table in docs/guarantees.md."""
+    return f"| {mutant.title} | {schedules or 'missed'} | `{promise}` |"

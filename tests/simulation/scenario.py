@@ -54,6 +54,7 @@ class Plan:
 
     __slots__ = (
         "clock_jumps",
+        "crash_rate",
         "crashes",
         "deliveries",
         "failing",
@@ -84,7 +85,7 @@ class Plan:
         self.faults = self.full = self.failing = 0.0
         self.faults_at_most = 1000
         self.kinds: tuple[str, ...] = ()
-        self.switching = 0.5
+        self.switching, self.crash_rate = 0.5, 0.06
 
     @classmethod
     def drawn(cls, choices: Choices, *, local: bool) -> Plan:
@@ -101,6 +102,7 @@ class Plan:
         plan.clock_jumps = choices.below(3) if name == "deadline" else 0
         if local:
             plan.power_losses = choices.below(3)
+            plan.crash_rate = (0.02, 0.1)[choices.below(2)]
             plan.full = (0.0, 0.05, 0.3)[choices.below(3)]
             plan.failing = (0.05, 0.3)[choices.below(2)] if choices.chance(0.2) else 0.0
         else:
@@ -161,7 +163,7 @@ class Scenario:
     def _let_go_wrong(self) -> None:
         world, plan = self.world, self.plan
         world.switch_rate = plan.switching
-        world.crash_rate = 0.02 if plan.local else 0.06
+        world.crash_rate = plan.crash_rate
         world.crashes_left = plan.crashes
         world.power_losses_left = plan.power_losses
         world.clock_jumps_left = plan.clock_jumps
