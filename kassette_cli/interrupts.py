@@ -31,7 +31,8 @@ _SHOW_CURSOR: Final = b"\x1b[?25h"
 def heeded(code: int) -> Generator[threading.Event]:
     """End the process with ``code`` if an interrupt does not end the block.
 
-    Gives an event; while it is set something is being written, and only the second one does.
+    Gives an event. While it is set, something is being written: only the second interrupt ends the
+    process then.
     """
     writing = threading.Event()
     with ExitStack() as stack:
@@ -42,15 +43,18 @@ def heeded(code: int) -> Generator[threading.Event]:
 
 def _set_up(stack: ExitStack, code: int, writing: threading.Event) -> None:
     heard, tell = os.pipe()
-    stack.callback(os.close, tell)
+    watcher = threading.Thread(target=_watch, args=(heard, code, writing), daemon=True)
     try:
         os.set_blocking(tell, False)
-        before = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
-        stack.callback(signal.set_wakeup_fd, before)
-        threading.Thread(target=_watch, args=(heard, code, writing), daemon=True).start()
+        watcher.start()
     except BaseException:
         os.close(heard)
+        os.close(tell)
         raise
+    stack.callback(watcher.join)
+    stack.callback(os.close, tell)
+    before = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+    stack.callback(signal.set_wakeup_fd, before)
 
 
 def _watch(heard: int, code: int, writing: threading.Event) -> None:

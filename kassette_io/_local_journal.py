@@ -69,10 +69,11 @@ _LOOKED_AT_AGAIN = 2**16
 """How many bytes of a journal's end are compared again once they are synced."""
 
 _WRITTEN_AGAIN = 2**26
-"""How many bytes of a journal's end a dead session may have left behind, if its last write was not
-larger still; they are written again in pieces of ``_PIECE``."""
+"""How many bytes of a journal's end are written again. A dead session may have left its last write
+behind, which is seldom a hundredth of this."""
 
 _PIECE = 2**20
+"""How many of them at a time."""
 
 
 @final
@@ -472,15 +473,19 @@ def _sync(path: str) -> None:
 def _write_again(path: str) -> None:
     """Make a file's end durable as it is read, whatever became of it and of earlier fsyncs.
 
-    So is its size: a truncation may have been refused as well. A file that nobody may write in
-    place (``chattr +a``) is only synced.
+    So is its size: a truncation may have been refused as well. A file that may only be appended to
+    (``chattr +a``) is synced as it is.
     """
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        in_place = True
     except PermissionError:
-        _sync(path)
-        return
+        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        in_place = False
     try:
+        if not in_place:
+            os.fsync(fd)
+            return
         position = max(os.fstat(fd).st_size - _WRITTEN_AGAIN, 0)
         while piece := os.pread(fd, _PIECE, position):
             if os.pwrite(fd, piece, position) != len(piece):

@@ -50,7 +50,7 @@ _TASKS: set[asyncio.Task[None]] = set()
 
 
 def in_spawned_task() -> bool:
-    """Tell whether no cancellation reaches the current task, but by scopes of its own."""
+    """Tell whether only a timeout or scope that the current task made itself can cancel it."""
     return asyncio.current_task() in _TASKS
 
 

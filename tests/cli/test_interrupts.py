@@ -7,6 +7,7 @@ import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from kassette_cli import interrupts
 from kassette_cli.main import INTERRUPTED
 
 from .journals import START
-from .processes import HEEDING_INTERRUPTS, Terminal, run
+from .processes import HEEDING_INTERRUPTS, Terminal, run, started
 
 
 def program(text: str) -> tuple[str, ...]:
@@ -31,13 +32,13 @@ def program(text: str) -> tuple[str, ...]:
 
 
 def out_of_reach(moment: float, before: str = "before = int") -> tuple[str, ...]:
-    """Give a command that reads as if from a hung disk: no signal ends its call to the system."""
+    """Give a command that reads as if from a hung disk: no signal gets it out of that."""
     return program(f"""
 {before}
 read = summaries.summarise_file
 
 def read_regardless(*given):
-    signal.pthread_sigmask(signal.SIG_BLOCK, {{signal.SIGINT}})
+    signal.signal(signal.SIGINT, lambda *_: None)
     before()
     return read(*given)
 
@@ -47,8 +48,10 @@ interrupts._MOMENT = {moment}
 
 
 def interrupt_to_the_end(terminal: Terminal) -> None:
-    while terminal.process.poll() is None:
+    latest = time.monotonic() + 60
+    while terminal.process.poll() is None and time.monotonic() < latest:
         terminal.process.send_signal(signal.SIGINT)
+    terminal.process.kill()
 
 
 def test_an_interrupt_while_the_table_fills_gives_the_cursor_back(store: Path, url: str) -> None:
@@ -158,12 +161,23 @@ def test_how_long_the_main_thread_has(
     news = SimpleNamespace(register=lambda *_: None, poll=poll)
     polls = SimpleNamespace(poll=lambda: news, POLLIN=select.POLLIN)
     monkeypatch.setattr(interrupts, "select", polls)
+    monkeypatch.setattr(os, "_exit", lambda code: pytest.fail("it ends the process"))
     event = threading.Event()
     if writing:
         event.set()
     interrupts._watch(heard, INTERRUPTED, event)
     assert taken == waits
 
+
+NO_THREAD = """
+start = threading.Thread.start
+
+def refuse_once(self):
+    threading.Thread.start = start
+    raise RuntimeError("can't start new thread")
+
+threading.Thread.start = refuse_once
+"""
 
 WITHOUT_WATCHING = {
     "another thread": """
@@ -176,12 +190,7 @@ import resource
 main.main()
 resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
 """,
-    "no thread left": """
-def start(self):
-    raise RuntimeError("can't start new thread")
-
-threading.Thread.start = start
-""",
+    "no thread left": NO_THREAD,
 }
 
 
@@ -191,3 +200,17 @@ def test_where_nobody_can_watch(text: str) -> None:
     outcome = run("--help", command=program(text))
     assert (outcome.code, outcome.err) == (0, b"")
     assert outcome.out.endswith(run("--help").out)
+
+
+def test_an_interrupt_where_nobody_can_watch(store: Path, url: str) -> None:
+    """What was half set up would print a traceback for every signal."""
+    os.mkfifo(store / "slow.jsonl")
+    call = ("--storage", url, "list", "--status", "failed")
+    with (
+        started(*call, command=program(NO_THREAD)) as process,
+        (store / "slow.jsonl").open("wb"),
+    ):
+        assert process.stderr is not None
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == b""
+        assert process.wait() == INTERRUPTED

@@ -162,7 +162,9 @@ class PageCache:
 
     def pwrite(self, fd: int, data: bytes, position: int) -> int:
         self._begin("pwrite", self._path(fd), fd, data, position)
-        self._change(fd, lambda content: content[:position] + data)
+        self._change(
+            fd, lambda content: content[:position] + data + content[position + len(data) :]
+        )
         self._remember(fd, range(position, position + len(data)))
         return os.pwrite(fd, data, position)
 

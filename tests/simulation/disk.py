@@ -290,6 +290,7 @@ class Disk:
             for write in inode.dirty:
                 inode.durable = write.on(inode.durable)
             inode.dirty = []
+            self.refused.get(handle.path, set()).difference_update(inode.durable.split(b"\n"))
             return
         self._sync_names(handle.path)
 

@@ -43,7 +43,10 @@ class Told(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """A call of the workflow came to an end, as ``kind`` says; ``detail`` is its event or so."""
+    """A call of the workflow came to an end, as ``kind`` says; ``detail`` is its event or so.
+
+    ``session`` is 0 if the call has only read.
+    """
 
     time: int
     run_id: str
@@ -72,7 +75,7 @@ class History:
     """Everything that was seen of one schedule, and the journals as they were at its end.
 
     ``exclusive`` says that storage promised to let only one session of a run work at a time;
-    ``unsynced`` has the lines of each run that a disk was asked to keep, and refused.
+    ``unsynced`` has the lines of each run that a disk was asked to keep, and refused for good.
     """
 
     __slots__ = (

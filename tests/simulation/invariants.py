@@ -6,6 +6,7 @@ The journals are judged as JSON lines, without the library's own reader.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -152,7 +153,7 @@ def check_status(run_id: str, types: list[str], entries: list[Entry]) -> str:
 def status_follows_the_journal(case: Case) -> None:
     """A run's status is what its last entry other than a ``start`` says, as callers were told.
 
-    Who only reads may be told of an end that a disk has refused to sync, until the next session.
+    Who only reads may be told of an end that a disk has refused to sync.
     """
     said: dict[str, str] = {}
     for run_id, lines in case.journals.items():
@@ -176,8 +177,11 @@ def _only_read(case: Case, outcome: Outcome) -> bool:
 
 
 def _unsynced(case: Case, run_id: str) -> list[Line]:
-    lines = case.history.unsynced.get(run_id, set())
-    return [orjson.loads(line) for line in lines if line.endswith(b"}")]
+    found: list[Line] = []
+    for line in case.history.unsynced.get(run_id, set()):
+        with suppress(ValueError):
+            found.append(orjson.loads(line))
+    return found
 
 
 def _suspended_as_told(case: Case, run_id: str, session: int, event: str) -> None:

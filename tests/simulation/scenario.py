@@ -43,6 +43,7 @@ from tests.simulation.world import Process, World, complete
 RUN = "run"
 DIRECTORY = "/data/runs"
 TERMINAL_KINDS = {"complete": "completed", "error": "failed", "cancel": "cancelled"}
+ONLY_READ, UNKNOWN_SESSION = 0, -1
 OF_THE_WORLD = (StorageError, WriteContentionError, FencedError, SessionClosedError)
 
 
@@ -283,10 +284,10 @@ class Scenario:
                 kind = self._call(run_id, lambda flow: flow.resume(run_id, event, value), storage)
         except TerminalRunError as over:
             kind = TERMINAL_KINDS[over.terminal_state]
-            self._note(run_id, 0, kind, "")
+            self._note(run_id, ONLY_READ, kind, "")
         except RunCancelledError:
             kind = "cancelled"
-            self._note(run_id, 0, kind, "")
+            self._note(run_id, UNKNOWN_SESSION, kind, "")
         except OF_THE_WORLD as error:
             world.say(f"the delivery fails: {error}")
             return False
