@@ -18,13 +18,6 @@ from typing import NamedTuple, final
 import kassette_cli
 
 COMMAND = (sys.executable, "-m", "kassette_cli")
-HEEDING_INTERRUPTS = (
-    sys.executable,
-    "-c",
-    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "from kassette_cli.main import main; sys.exit(main())",
-)
-"""The command as it is where nobody ignores SIGINT, as the parent of the tests may."""
 
 _PROGRESS = re.compile(rb"\x1b\[\?25l.*\x1b\[\?25h\r(?:\x1b\[1A\x1b\[2K)+", re.DOTALL)
 """What is shown with the cursor hidden, and wiped out; a slow machine shows it anywhere."""

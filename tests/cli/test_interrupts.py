@@ -18,7 +18,7 @@ from kassette_cli import interrupts
 from kassette_cli.main import INTERRUPTED
 
 from .journals import START
-from .processes import HEEDING_INTERRUPTS, Terminal, run, started
+from .processes import Terminal, run, started
 
 
 def program(text: str) -> tuple[str, ...]:
@@ -27,8 +27,7 @@ def program(text: str) -> tuple[str, ...]:
         "import os, signal, sys, threading\nfrom kassette_cli import interrupts, main, summaries"
     )
     end = "sys.exit(main.main())"
-    heeding = "signal.signal(signal.SIGINT, signal.default_int_handler)"
-    return sys.executable, "-c", "\n".join((begin, heeding, text, end))
+    return sys.executable, "-c", "\n".join((begin, text, end))
 
 
 def out_of_reach(moment: float, before: str = "before = int") -> tuple[str, ...]:
@@ -57,7 +56,7 @@ def interrupt_to_the_end(terminal: Terminal) -> None:
 def test_an_interrupt_while_the_table_fills_gives_the_cursor_back(store: Path, url: str) -> None:
     """Ctrl-C in a list of many runs would leave a terminal without a cursor."""
     os.mkfifo(store / "slow.jsonl")
-    terminal = Terminal("--storage", url, "list", command=HEEDING_INTERRUPTS)
+    terminal = Terminal("--storage", url, "list")
     terminal.read_until(b"reading runs")
     terminal.process.send_signal(signal.SIGINT)
     outcome = terminal.close()
@@ -186,9 +185,11 @@ thread.start()
 thread.join()
 """,
     "no descriptor left": """
-import resource
+import atexit, resource
 main.main()
-resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+before = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+atexit.register(resource.setrlimit, resource.RLIMIT_NOFILE, before)
 """,
     "no thread left": NO_THREAD,
 }

@@ -11,7 +11,7 @@ import pytest
 from kassette_cli.main import INTERRUPTED, READER_GONE
 
 from .journals import long_journal
-from .processes import COMMAND, HEEDING_INTERRUPTS, Outcome, Terminal, environment, run, started
+from .processes import COMMAND, Outcome, Terminal, environment, run, started
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_a_closed_standard_output_exits_1(url: str) -> None:
 def test_an_interrupt_while_reading_exits_130(store: Path, url: str) -> None:
     """Ctrl-C before a storage has answered would print a traceback, or wait for the storage."""
     os.mkfifo(store / "slow.jsonl")
-    with started("--storage", url, "status", "slow", command=HEEDING_INTERRUPTS) as process:
+    with started("--storage", url, "status", "slow") as process:
         with (store / "slow.jsonl").open("wb"):
             process.send_signal(signal.SIGINT)
             assert process.communicate() == (b"", b"")
@@ -110,7 +110,7 @@ def test_an_interrupt_while_reading_exits_130(store: Path, url: str) -> None:
 
 def test_an_interrupt_while_writing_exits_130(url: str, long_run: str) -> None:
     """Ctrl-C would not reach a command whose reader has stopped reading."""
-    with started("--storage", url, "dump", long_run, command=HEEDING_INTERRUPTS) as process:
+    with started("--storage", url, "dump", long_run) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert os.read(process.stdout.fileno(), 1) == b"{"
@@ -124,7 +124,7 @@ def test_an_interrupt_on_a_terminal_exits_130_and_gives_the_cursor_back(
 ) -> None:
     """Ctrl-C while progress is shown would leave a terminal without a cursor."""
     os.mkfifo(store / "slow.jsonl")
-    terminal = Terminal("--storage", url, "status", "slow", command=HEEDING_INTERRUPTS)
+    terminal = Terminal("--storage", url, "status", "slow")
     with (store / "slow.jsonl").open("wb"):
         terminal.read_until(b"reading the journal")
         terminal.process.send_signal(signal.SIGINT)

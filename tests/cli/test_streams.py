@@ -17,7 +17,7 @@ from kassette_io import LocalStorage, RemoteStorage
 from kassette_io.object_store import GetObjectResult
 
 from .journals import COMPLETED, START, T1, T2, long_journal
-from .processes import HEEDING_INTERRUPTS, Terminal, run, started
+from .processes import Terminal, run, started
 
 MEASURED = (
     sys.executable,
@@ -250,14 +250,14 @@ def test_an_interrupt_ends_following(store: Path, url: str) -> None:
     """Ctrl-C, the only way to stop watching a run that waits, would print a traceback."""
     append(store, START)()
     call = ("--storage", url, "dump", "r", "--follow")
-    with started(*call, command=HEEDING_INTERRUPTS) as process:
+    with started(*call) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.readline() == START.encode()
         process.send_signal(signal.SIGINT)
         assert process.stderr.read() == b""
         assert process.wait() == INTERRUPTED
-    terminal = Terminal(*call, command=HEEDING_INTERRUPTS)
+    terminal = Terminal(*call)
     terminal.read_until(b"start")
     terminal.process.send_signal(signal.SIGINT)
     outcome = terminal.close()
