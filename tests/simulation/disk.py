@@ -36,7 +36,7 @@ class Write(NamedTuple):
 class Inode:
     """A file, whatever names it has."""
 
-    __slots__ = ("data", "dirty", "durable", "errors", "lock", "number")
+    __slots__ = ("data", "dirty", "durable", "errors", "lock", "number", "refusing")
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -44,6 +44,7 @@ class Inode:
         self.durable = b""
         self.dirty: list[Write] = []
         self.errors = 0
+        self.refusing = False
         self.lock: Handle | None = None
 
     def change(self, at: int, data: bytes, *, cuts: bool = True) -> None:
@@ -270,7 +271,10 @@ class Disk:
         if self.failing_rate and self._world.choices.chance(self.failing_rate):
             self._world.say("EIO")
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        self._file(fd).change(size, b"")
+        inode = self._file(fd)
+        if inode.refusing:
+            self._refuse(self._handle(fd).path, inode.data[size:], b"")
+        inode.change(size, b"")
 
     def fsync(self, fd: int) -> None:
         self._enter("fsync", fd)
@@ -278,8 +282,8 @@ class Disk:
         fails = self.failing_rate and self._world.choices.chance(self.failing_rate)
         inode = handle.inode
         if fails and inode is not None:
-            lines = set(inode.data.split(b"\n")) - set(inode.durable.split(b"\n"))
-            self.refused.setdefault(handle.path, set()).update(lines)
+            self._refuse(handle.path, inode.data, inode.durable)
+            inode.refusing = True
             inode.dirty = []
             inode.errors += 1
         if fails or (inode is not None and handle.errors != inode.errors):
@@ -289,10 +293,15 @@ class Disk:
         if inode is not None:
             for write in inode.dirty:
                 inode.durable = write.on(inode.durable)
-            inode.dirty = []
+            inode.dirty, inode.refusing = [], False
             self.refused.get(handle.path, set()).difference_update(inode.durable.split(b"\n"))
             return
         self._sync_names(handle.path)
+
+    def _refuse(self, path: str, data: bytes, kept: bytes) -> None:
+        """Note what the disk was asked to keep and did not, or what was cut off because of that."""
+        lines = set(data.split(b"\n")) - set(kept.split(b"\n"))
+        self.refused.setdefault(path, set()).update(lines)
 
     def _sync_names(self, directory: str) -> None:
         for path in self.names.keys() | self.durable_names.keys():
