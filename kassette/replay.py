@@ -80,7 +80,7 @@ class Recorded:
         """Tell whether the run is suspended and the deadline of an open event has passed."""
         if self.suspended_on is None:
             return False
-        return any(self.is_late(event, now) for event in self.open_events())
+        return any(self.is_late(event, now) for event in self.deadlines)
 
     def is_late(self, event: str, now: datetime) -> bool:
         """Tell whether ``event`` is open, suspended or not, and its deadline has passed."""

@@ -462,8 +462,8 @@ def _read_from(path: str, position: int) -> tuple[bytes, int]:
         return b"".join(chunks), found.st_ino
 
 
-def _sync(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def _sync(path: str, how: int = os.O_RDONLY) -> None:
+    fd = os.open(path, how | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:
@@ -478,14 +478,10 @@ def _write_again(path: str) -> None:
     """
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        in_place = True
     except PermissionError:
-        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
-        in_place = False
+        _sync(path, os.O_RDWR | os.O_APPEND)
+        return
     try:
-        if not in_place:
-            os.fsync(fd)
-            return
         position = max(os.fstat(fd).st_size - _WRITTEN_AGAIN, 0)
         while piece := os.pread(fd, _PIECE, position):
             if os.pwrite(fd, piece, position) != len(piece):

@@ -18,7 +18,7 @@ from kassette_cli import interrupts
 from kassette_cli.main import INTERRUPTED
 
 from .journals import START
-from .processes import Terminal, run, started
+from .processes import COMMAND, Terminal, run, started
 
 
 def program(text: str) -> tuple[str, ...]:
@@ -53,21 +53,16 @@ def interrupt_to_the_end(terminal: Terminal) -> None:
     terminal.process.kill()
 
 
-def test_an_interrupt_while_the_table_fills_gives_the_cursor_back(store: Path, url: str) -> None:
-    """Ctrl-C in a list of many runs would leave a terminal without a cursor."""
+@pytest.mark.parametrize(
+    "command",
+    [pytest.param(COMMAND, id="felt"), pytest.param(out_of_reach(0.01), id="out of reach")],
+)
+def test_an_interrupt_while_the_table_fills_gives_the_cursor_back(
+    store: Path, url: str, command: tuple[str, ...]
+) -> None:
+    """Ctrl-C would leave a terminal without a cursor, or do nothing while a disk hangs."""
     os.mkfifo(store / "slow.jsonl")
-    terminal = Terminal("--storage", url, "list")
-    terminal.read_until(b"reading runs")
-    terminal.process.send_signal(signal.SIGINT)
-    outcome = terminal.close()
-    assert (outcome.code, outcome.err) == (INTERRUPTED, b"")
-    assert outcome.out.rindex(b"\x1b[?25h") > outcome.out.rindex(b"\x1b[?25l")
-
-
-def test_an_interrupt_ends_what_no_signal_reaches(store: Path, url: str) -> None:
-    """Ctrl-C would do nothing, for ever, while a disk hangs."""
-    os.mkfifo(store / "slow.jsonl")
-    terminal = Terminal("--storage", url, "list", command=out_of_reach(0.01))
+    terminal = Terminal("--storage", url, "list", command=command)
     terminal.read_until(b"reading runs")
     terminal.process.send_signal(signal.SIGINT)
     outcome = terminal.close()

@@ -49,6 +49,14 @@ def is_held_open(path: Path) -> bool:
     return str(path) in [os.readlink(each) for each in descriptors if each.is_symlink()]
 
 
+async def left_by_a_crash(directory: Path) -> bytes:
+    """Leave the journal of a session that has recorded one step and died; give what it holds."""
+    async with await start(LocalStorage(directory), RUN) as run:
+        await run.record("before", lambda: 1)
+    (directory / f"{RUN}.lock").write_text("left by a crash")
+    return (directory / f"{RUN}.jsonl").read_bytes()
+
+
 async def assert_goes_on(directory: Path, steps: dict[str, Any]) -> None:
     """A new session finds the lock free, replays exactly ``steps`` and can write."""
     async with await start(LocalStorage(directory), RUN) as run:
@@ -218,10 +226,7 @@ async def test_d15_what_a_dead_session_left_is_written_again_before_the_next_bui
     directory: Path, journal: Path, disk: Disk
 ) -> None:
     """Broken, an fsync that failed for the dead one, or for a reader, makes the next one lie."""
-    async with await start(LocalStorage(directory), RUN) as run:
-        await run.record("before", lambda: 1)
-    left = journal.read_bytes()
-    (directory / f"{RUN}.lock").write_text("left by a crash")
+    left = await left_by_a_crash(directory)
     disk.taken()
     await (await start(LocalStorage(directory), RUN)).aclose()
     calls = [name for name, file in disk.taken() if file == journal.name]
@@ -236,10 +241,7 @@ async def test_d15_the_end_of_a_journal_is_written_again(
     """Broken, what a failed fsync has left clean stays so, or a descriptor is lost at each crash."""
     monkeypatch.setattr(_local_journal, "_WRITTEN_AGAIN", reach)
     monkeypatch.setattr(_local_journal, "_PIECE", 40)
-    async with await start(LocalStorage(directory), RUN) as run:
-        await run.record("before", lambda: 1)
-    left = journal.read_bytes()
-    (directory / f"{RUN}.lock").write_text("left by a crash")
+    left = await left_by_a_crash(directory)
     first = max(len(left) - reach, 0)
     positions: list[int] = []
 
@@ -266,9 +268,7 @@ async def test_d15_a_journal_that_may_only_be_appended_to_is_synced(
     directory: Path, journal: Path, disk: Disk
 ) -> None:
     """Broken, whoever guards journals by ``chattr +a`` can recover no run."""
-    async with await start(LocalStorage(directory), RUN) as run:
-        await run.record("before", lambda: 1)
-    (directory / f"{RUN}.lock").write_text("left by a crash")
+    await left_by_a_crash(directory)
 
     def no_place(real: Callable[..., int], path: str, flags: int, *mode: int) -> int:
         if flags & os.O_RDWR and not flags & os.O_APPEND:
@@ -288,9 +288,7 @@ async def test_d15_a_journal_that_nobody_may_write_stays_in_doubt(
     directory: Path, journal: Path, disk: Disk
 ) -> None:
     """Broken, what was left is forgotten while the journal is read-only, and then built upon."""
-    async with await start(LocalStorage(directory), RUN) as run:
-        await run.record("before", lambda: 1)
-    (directory / f"{RUN}.lock").write_text("left by a crash")
+    await left_by_a_crash(directory)
 
     def read_only(real: Callable[..., int], path: str, flags: int, *mode: int) -> int:
         if flags & os.O_RDWR:
@@ -335,9 +333,7 @@ async def test_d15_what_cannot_be_written_again_stays_in_doubt(
     directory: Path, journal: Path, disk: Disk, call: str, says: str
 ) -> None:
     """Broken, a session begins on entries that a power cut takes away."""
-    async with await start(LocalStorage(directory), RUN) as run:
-        await run.record("before", lambda: 1)
-    (directory / f"{RUN}.lock").write_text("left by a crash")
+    await left_by_a_crash(directory)
     if call == "fsync":
         disk.on("fsync", ".jsonl", lambda real, fd: real(fd))
     fault = writes_only(3) if call == "pwrite" else fails(errno.EIO)

@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 
 from kassette import Entry
 
+ONLY_READ, UNKNOWN_SESSION = 0, -1
+"""What stands for the session of a call that opened none, or one whose number it was not told."""
+
 
 class Ack(NamedTuple):
     """Storage said that ``entry`` is durable at ``offset``."""
@@ -43,10 +46,7 @@ class Told(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """A call of the workflow came to an end, as ``kind`` says; ``detail`` is its event or so.
-
-    ``session`` is 0 if the call has only read.
-    """
+    """A call of the workflow came to an end, as ``kind`` says; ``detail`` is its event or so."""
 
     time: int
     run_id: str

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from kassette import Entry, StartEntry, StepEntry, decode_journal, run_status
-from tests.simulation.history import Forked, History, Outcome
+from tests.simulation.history import ONLY_READ, Forked, History, Outcome
 from tests.simulation.world import Violation
 
 Line = dict[str, Any]
@@ -172,8 +172,9 @@ def status_follows_the_journal(case: Case) -> None:
 
 def _only_read(case: Case, outcome: Outcome) -> bool:
     """Tell whether an end was only read, and the disk has refused to sync it."""
-    types = {str(line["type"]) for line in _unsynced(case, outcome.run_id)}
-    return outcome.session == 0 and outcome.kind in {TERMINAL.get(each) for each in types}
+    unsynced = _unsynced(case, outcome.run_id)
+    ends = {TERMINAL[line["type"]] for line in unsynced if line["type"] in TERMINAL}
+    return outcome.session == ONLY_READ and outcome.kind in ends
 
 
 def _unsynced(case: Case, run_id: str) -> list[Line]:

@@ -32,7 +32,7 @@ from kassette_io.results import Failed, Success, Suspended
 from kassette_io.workflows import Workflow
 from tests.simulation.choices import Choices
 from tests.simulation.disk import Disk
-from tests.simulation.history import Forked, History, Outcome
+from tests.simulation.history import ONLY_READ, UNKNOWN_SESSION, Forked, History, Outcome
 from tests.simulation.invariants import check
 from tests.simulation.programs import EVENTS, PROGRAMS, Kit, Program
 from tests.simulation.store import FAULTS, Store
@@ -43,7 +43,6 @@ from tests.simulation.world import Process, World, complete
 RUN = "run"
 DIRECTORY = "/data/runs"
 TERMINAL_KINDS = {"complete": "completed", "error": "failed", "cancel": "cancelled"}
-ONLY_READ, UNKNOWN_SESSION = 0, -1
 OF_THE_WORLD = (StorageError, WriteContentionError, FencedError, SessionClosedError)
 
 
