@@ -7,6 +7,7 @@ A map for newcomers:
 - ``values``       which JSON values may be journaled, and how
 - ``opening``      whether a session may be opened on what a journal records
 - ``machine``      one session of one run: commands in, effects out
+- ``steps``, ``waits``  its parts: what is numbered and replayed, what is waited for
 - ``transitions``  which command has a place in which state
 - ``commands``, ``effects``  the machine's vocabulary
 - ``replay``       a journal as replay asks it
@@ -39,8 +40,10 @@ if TYPE_CHECKING:
         Close as Close,
         Command as Command,
         Complete as Complete,
+        EnterFunction as EnterFunction,
         EnterParallel as EnterParallel,
         Fail as Fail,
+        LeaveFunction as LeaveFunction,
         LeaveParallel as LeaveParallel,
         Loaded as Loaded,
         LoadFailed as LoadFailed,
@@ -142,8 +145,9 @@ if TYPE_CHECKING:
 _NAMES = {
     "kassette.codec": ("Journal decode_journal decode_line encode_entry"),
     "kassette.commands": (
-        "AppendFailed Appended Close Command Complete EnterParallel Fail LeaveParallel "
-        "LoadFailed Loaded Record Resume Start StepFailed StepSucceeded WaitForEvent"
+        "AppendFailed Appended Close Command Complete EnterFunction EnterParallel Fail "
+        "LeaveFunction LeaveParallel LoadFailed Loaded Record Resume Start StepFailed "
+        "StepSucceeded WaitForEvent"
     ),
     "kassette.effects": ("Append Deliver Effect Opened Raise Release Reload Replay Return RunStep"),
     "kassette.entries": (

@@ -1,7 +1,13 @@
-"""What a driver tells the machine: requests of the workflow and reports of what was performed."""
+"""What a driver tells the machine: requests of the workflow and reports of what was performed.
+
+``caller`` says which task a request comes from, by anything that tells the tasks of a session
+apart; the machine only compares it. A driver with a single task may leave it out.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from datetime import datetime
 from typing import TypeAlias, final
 
 from kassette.entries import UNSET, Entry, Unset
@@ -24,12 +30,17 @@ class Start(Immutable):
 
 @final
 class Resume(Immutable):
-    """Open a session that delivers ``event_name``; a payload already journaled wins."""
+    """Open a session that delivers ``event_name``; a payload already journaled wins.
+
+    ``given_at`` is the instant (aware) at which the answer was given, if that was before now: the
+    instant that decides whether it came before the deadline.
+    """
 
     event_name: str
     value: object
     version: str | None = None
     writer: str | None = None
+    given_at: datetime | None = None
 
 
 @final
@@ -64,10 +75,16 @@ class LoadFailed(Immutable):
 
 @final
 class Record(Immutable):
-    """The workflow asks for step ``name`` on branch ``path``."""
+    """The workflow asks for step ``name`` on branch ``path``.
+
+    ``interchangeable`` says that calls of this name may overlap, since their results may be
+    swapped.
+    """
 
     name: str
     path: BranchPath = ()
+    caller: Hashable = None
+    interchangeable: bool = False
 
 
 @final
@@ -93,6 +110,17 @@ class WaitForEvent(Immutable):
     timeout: float | None = None
     reason: str | None = None
     path: BranchPath = ()
+    caller: Hashable = None
+
+
+@final
+class EnterFunction(Immutable):
+    """Report: the workflow's function begins. Until it ends, no wait is written."""
+
+
+@final
+class LeaveFunction(Immutable):
+    """Report: the workflow's function has ended, by a suspension; the waits may be written."""
 
 
 @final
@@ -101,6 +129,7 @@ class EnterParallel(Immutable):
 
     keys: tuple[str, ...]
     path: BranchPath = ()
+    caller: Hashable = None
 
 
 @final
@@ -114,6 +143,7 @@ class LeaveParallel(Immutable):
     keys: tuple[str, ...]
     path: BranchPath = ()
     abandoned: bool = False
+    caller: Hashable = None
 
 
 @final
@@ -146,6 +176,8 @@ Command: TypeAlias = (
     | StepSucceeded
     | StepFailed
     | WaitForEvent
+    | EnterFunction
+    | LeaveFunction
     | EnterParallel
     | LeaveParallel
     | Complete

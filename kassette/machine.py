@@ -9,12 +9,12 @@ wrote in between: the journal, whose prefix the new session has now frozen, is r
 steps are taken again on what stands before our ``start``. A run whose deadline has passed gets a
 ``cancel`` then, and ``Resume`` appends the payload unless the journal holds one, which wins.
 
-Steps (D8). The full name is the branch path and the name; the occurrence counter belongs to the
-path. A recorded step is replayed; any other runs, and its result is returned once it is durable.
+Steps and waits. ``steps`` numbers and replays, ``waits`` says who has suspended and who was told.
 
-Suspending (D7). A wait raises SuspendError in its own branch at once; from then on that branch
-may do nothing more, while its siblings go on. The ``suspend`` entries are written when no step
-is running and no parallel block is open, so they are the last entries of the session.
+Suspending (D7). A wait raises SuspendError in its own task at once. The ``suspend`` entries are
+written when the workflow's function has ended, no step is running and no parallel block is open, so
+they are the last entries of the session. Without a function (a session driven by hand) the first
+wait with nothing in flight is written before it raises.
 
 Releasing. What storage holds for the session is given up once, when the session ends, and only if
 its ``start`` landed: the number of a session that was never opened may be somebody else's.
@@ -26,10 +26,10 @@ it says so to every later call, and a new session finds out by reading.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple, Protocol, cast, final
+from typing import Any, ClassVar, Protocol, cast, final
 
 from kassette.commands import (
     Appended,
@@ -37,8 +37,10 @@ from kassette.commands import (
     Close,
     Command,
     Complete,
+    EnterFunction,
     EnterParallel,
     Fail,
+    LeaveFunction,
     LeaveParallel,
     Loaded,
     LoadFailed,
@@ -57,9 +59,7 @@ from kassette.effects import (
     Raise,
     Release,
     Reload,
-    Replay,
     Return,
-    RunStep,
 )
 from kassette.entries import (
     SUSPEND_TIMEOUT_EXPIRED,
@@ -70,7 +70,6 @@ from kassette.entries import (
     ResumeEntry,
     StartEntry,
     StepEntry,
-    SuspendEntry,
     is_terminal,
 )
 from kassette.errors import (
@@ -78,36 +77,20 @@ from kassette.errors import (
     FencedError,
     InternalError,
     KassetteError,
-    ReplayMismatchError,
     RunCancelledError,
     SessionClosedError,
     StorageError,
-    SuspendedError,
-    SuspendError,
     UsageError,
     with_run_id,
 )
-from kassette.naming import (
-    BranchPath,
-    check_branch_key,
-    check_event_name,
-    check_label,
-    check_run_id,
-    check_step_name,
-    full_step_name,
-)
+from kassette.naming import BranchPath, check_run_id, plain_text
 from kassette.opening import check_command, check_not_over, must_cancel
 from kassette.replay import Recorded
-from kassette.timestamps import after, format_timestamp
+from kassette.steps import Steps
+from kassette.timestamps import format_timestamp
 from kassette.transitions import ENDED, TRANSITIONS, State
-from kassette.values import decode_value, settle_value, writable_text
-
-
-class _Wait(NamedTuple):
-    event_name: str
-    reason: str
-    deadline: str | None
-    path: BranchPath
+from kassette.values import decode_value, writable_text
+from kassette.waits import Waits
 
 
 class _Handler(Protocol):
@@ -124,17 +107,11 @@ class Machine:
     def __init__(self, run_id: str, entries: Sequence[Entry]) -> None:
         self.run_id = check_run_id(run_id)
         self._state, self._row = State.NEW, TRANSITIONS[State.NEW]
-        self._recorded = Recorded(entries)
+        self._read(Recorded(entries))
         self._session = self._recorded.session + 1
         self._opening: Start | Resume = Start()
         self._cancels = False
-        self._counters: dict[str, tuple[BranchPath, int]] = {}
-        self._running: dict[str, str] = {}
-        self._appending: dict[str, Any] = {}
-        self._branches: set[BranchPath] = set()
-        self._awaited: set[str] = set()
-        self._waits: list[_Wait] = []
-        self._suspended_paths: set[BranchPath] = set()
+        self._in_function = False
         self._lost_to: BaseException | None = None
 
     @classmethod
@@ -179,7 +156,20 @@ class Machine:
     @property
     def waiting_for(self) -> str | None:
         """The event that the run's status names once this session has suspended, if it waits."""
-        return self._waits[-1].event_name if self._waits else None
+        return self._waits.waiting_for
+
+    def has_suspended(self, path: BranchPath) -> bool:
+        """Tell whether the branch ``path``, or one around it, may begin nothing new."""
+        return self._state is State.SUSPENDED or self._waits.suspended(path)
+
+    def was_told(self, caller: Hashable) -> bool:
+        """Tell whether ``caller`` has been raised a SuspendError of this session."""
+        return self._waits.was_told(caller)
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether something is still to be written: a step, or what a parallel block does."""
+        return self._steps.in_flight or self._waits.in_parallel
 
     @property
     def lost_to(self) -> BaseException | None:
@@ -210,7 +200,7 @@ class Machine:
         entry = StartEntry(
             session=self._session,
             timestamp=format_timestamp(now),
-            version=command.version,
+            version=None if command.version is None else plain_text(command.version),
             writer=command.writer,
             metadata_json=metadata_json,
         )
@@ -235,7 +225,7 @@ class Machine:
             resume = ResumeEntry.of(
                 session=self._session,
                 timestamp=timestamp,
-                event_name=opening.event_name,
+                event_name=plain_text(opening.event_name),
                 value=opening.value,
             )
             return [Append(resume)]
@@ -251,7 +241,7 @@ class Machine:
         if newest > self._session or own is None or not self._is_own(entries[own]):
             return self._lose(command, FencedError(self._session, newest, run_id=self.run_id))
         metadata_json = self._recorded.metadata_json
-        self._recorded = Recorded(entries[:own])
+        self._read(Recorded(entries[:own]))
         if own == 0:
             self._recorded.metadata_json = metadata_json
         try:
@@ -260,6 +250,11 @@ class Machine:
             self._go(command, State.CLOSED)
             return [Release(), Raise(with_run_id(error, self.run_id))]
         return self._after_start(command, now)
+
+    def _read(self, recorded: Recorded) -> None:
+        self._recorded = recorded
+        self._steps = Steps(recorded, self.run_id)
+        self._waits = Waits(recorded, self.run_id)
 
     def _is_rival(self, entry: Entry) -> bool:
         return isinstance(entry, StartEntry) and entry.session == self._session
@@ -306,14 +301,14 @@ class Machine:
                 return [Release()]
             case _:
                 if isinstance(entry, StepEntry):
-                    result = self._appending.pop(entry.step_id, None)
+                    result = self._steps.settle(entry.step_id)
                     return [*self._settle(command, now), Return(entry, result)]
                 return []
 
     def _append_failed(self, command: AppendFailed, now: datetime) -> list[Effect]:
         entry, error = command.entry, command.error
         if isinstance(entry, StepEntry):
-            self._appending.pop(entry.step_id, None)
+            self._steps.fail(entry.step_id)
         if self._state in (State.CLOSED, State.LOST):
             return []
         nothing_left = isinstance(error, StorageError) and error.rolled_back
@@ -336,150 +331,61 @@ class Machine:
     # --- steps -----------------------------------------------------------------------------
 
     def _record(self, command: Record, now: datetime) -> list[Effect]:
-        path = command.path
-        if self._suspended_paths:
-            self._check_path(path)
-        name = command.name
-        if type(name) is not str:
-            check_step_name(name)
-        full = full_step_name(path, name)
-        known = self._counters.get(full)
-        if known is None:
-            check_step_name(name)
-        owner, count = known or (path, 0)
-        if owner != path:
-            raise UsageError(
-                f"step {full!r} is named by two branches, {list(owner)} and {list(path)}; "
-                "rename the step or the branch key"
-            )
-        count += 1
-        step_id = full if count == 1 else f"{full}#{count}"
-        entry = self._recorded.steps.get(step_id)
-        if entry is None:
-            self._counters[full] = (path, count)
-            self._running[step_id] = full
-            return [RunStep(step_id, full)]
-        if entry.name != full:
-            raise ReplayMismatchError(step_id, entry.name, full, run_id=self.run_id)
-        self._counters[full] = (path, count)
-        return [Replay(entry)]
+        if self._state is not State.ACTIVE and self.has_suspended(command.path):
+            return [self._waits.refuse(command.caller)]
+        return [self._steps.record(command)]
 
     def _step_succeeded(self, command: StepSucceeded, now: datetime) -> list[Effect]:
-        step_id = command.step_id
-        name = self._running.get(step_id)
-        if name is None:
-            raise InternalError(f"step {step_id!r} is not running")
-        result_json, result = settle_value(command.result, f"the result of step {step_id!r}")
-        entry = StepEntry.of_fields(
-            self._session, format_timestamp(now), None, b"{}", step_id, name, result_json
-        )
-        del self._running[step_id]
-        self._appending[step_id] = result
-        return [Append(entry)]
+        return [Append(self._steps.succeed(command, self._session, format_timestamp(now)))]
 
     def _step_failed(self, command: StepFailed, now: datetime) -> list[Effect]:
-        self._running.pop(command.step_id, None)
+        self._steps.fail(command.step_id)
         return self._settle(command, now)
 
     # --- waiting and parallel blocks -------------------------------------------------------
 
     def _wait(self, command: WaitForEvent, now: datetime) -> list[Effect]:
-        self._check_path(command.path)
-        event = check_event_name(command.event_name)
-        reason = (
-            f"Waiting for event: {event}"
-            if command.reason is None
-            else check_label("a reason", command.reason)
-        )
-        if event in self._awaited:
-            raise UsageError(
-                f"event {event!r} is waited for twice; use a name of its own for every wait, "
-                f"like '{event}:<item>'"
-            )
-        recorded = self._recorded
-        deadline = (
-            None if command.timeout is None else format_timestamp(after(now, command.timeout))
-        )
-        resume = recorded.resumes.get(event)
-        self._awaited.add(event)
-        if resume is not None:
-            return [Deliver(resume)]
-        deadline = recorded.deadlines.get(event, deadline)
-        self._waits.append(_Wait(event, reason, deadline, command.path))
-        self._suspended_paths.add(command.path)
-        error = Raise(SuspendError(event, run_id=self.run_id))
-        if self._is_quiet():
-            return [*self._suspend(command, now), error]
-        self._go(command, State.SUSPENDING)
-        return [error]
+        answer = self._waits.wait(command, now, open=self._state is not State.SUSPENDED)
+        if isinstance(answer, Deliver) or self._state is State.SUSPENDED:
+            return [answer]
+        if self._is_busy():
+            self._go(command, State.SUSPENDING)
+            return [answer]
+        return [*self._suspend(command, now), answer]
+
+    def _enter_function(self, command: EnterFunction, now: datetime) -> list[Effect]:
+        self._in_function = True
+        return []
+
+    def _leave_function(self, command: LeaveFunction, now: datetime) -> list[Effect]:
+        self._in_function = False
+        return self._settle(command, now)
 
     def _enter_parallel(self, command: EnterParallel, now: datetime) -> list[Effect]:
-        self._check_path(command.path)
-        branches = [(*command.path, check_branch_key(key)) for key in command.keys]
-        for branch in branches:
-            if branch in self._branches:
-                raise UsageError(
-                    f"branch {':'.join(branch)!r} is running already; two parallel blocks that "
-                    "run at once need different keys"
-                )
-        self._branches.update(branches)
+        if self._state is not State.ACTIVE and self.has_suspended(command.path):
+            return [self._waits.refuse(command.caller)]
+        self._waits.enter(command)
         return []
 
     def _leave_parallel(self, command: LeaveParallel, now: datetime) -> list[Effect]:
-        branches = {(*command.path, key) for key in command.keys}
-        self._branches -= branches
-        depth = len(command.path) + 1
-        waits = [wait for wait in self._waits if wait.path[:depth] in branches]
-        if command.abandoned:
-            self._forget(command, waits, branches)
-            waits = []
-        if not waits:
-            return self._settle(command, now)
-        self._suspended_paths.add(command.path)
-        error = SuspendError(waits[-1].event_name, run_id=self.run_id)
-        return [*self._settle(command, now), Raise(error)]
-
-    def _forget(
-        self, command: LeaveParallel, waits: list[_Wait], branches: set[BranchPath]
-    ) -> None:
-        """Drop waits of an abandoned block: nothing of them was journaled."""
-        self._waits = [wait for wait in self._waits if wait not in waits]
-        depth = len(command.path) + 1
-        self._suspended_paths = {
-            path for path in self._suspended_paths if path[:depth] not in branches
-        }
-        self._awaited.difference_update(wait.event_name for wait in waits)
-        if self._state is State.SUSPENDING and not self._waits:
+        answer = self._waits.leave(command)
+        if self._state is State.SUSPENDING and self._waits.waiting_for is None:
             self._go(command, State.ACTIVE)
-
-    def _check_path(self, path: BranchPath) -> None:
-        for depth in range(len(path) + 1):
-            if path[:depth] in self._suspended_paths:
-                raise self._suspended_error()
+        effects = self._settle(command, now)
+        return effects if answer is None else [*effects, answer]
 
     def _settle(self, command: Command, now: datetime) -> list[Effect]:
         """Write the waits once nothing else can be written any more (D7)."""
-        if self._state is State.SUSPENDING and self._is_quiet():
+        if self._state is State.SUSPENDING and not self._is_busy():
             return self._suspend(command, now)
         return []
 
-    def _is_quiet(self) -> bool:
-        return not (self._running or self._appending or self._branches)
+    def _is_busy(self) -> bool:
+        return self._in_function or self.in_flight
 
     def _suspend(self, command: Command, now: datetime) -> list[Effect]:
         self._go(command, State.SUSPENDED)
-        timestamp = format_timestamp(now)
-        entries = (
-            SuspendEntry(
-                session=self._session,
-                timestamp=timestamp,
-                reason=wait.reason,
-                waiting_for=wait.event_name,
-                timeout=wait.deadline,
-                more=wait is not self._waits[-1],
-            )
-            for wait in self._waits
-        )
+        entries = self._waits.entries(self._session, format_timestamp(now))
         return [*map(Append, entries), Release()]
 
     # --- closing ---------------------------------------------------------------------------
@@ -509,12 +415,6 @@ class Machine:
 
     # --- refusals and transitions ----------------------------------------------------------
 
-    def _suspended_error(self) -> SuspendedError:
-        return SuspendedError(
-            f"run {self.run_id!r} has suspended, waiting for {self.waiting_for!r}. Something "
-            "caught the SuspendError and went on: raise it again (see is_suspend_error)"
-        )
-
     def _refusal(self, command: Command) -> KassetteError:
         asked = type(command).__name__
         if isinstance(command, (Start, Resume)):
@@ -523,7 +423,7 @@ class Machine:
             case State.SUSPENDING | State.SUSPENDED if not isinstance(
                 command, (Loaded, LoadFailed)
             ):
-                return self._suspended_error()
+                return self._waits.swallowed()
             case State.CLOSING | State.CLOSED if not isinstance(command, (Loaded, LoadFailed)):
                 return SessionClosedError(
                     f"the session of run {self.run_id!r} is closed; {asked} came after its end"
@@ -566,6 +466,8 @@ class Machine:
             StepSucceeded: _step_succeeded,
             StepFailed: _step_failed,
             WaitForEvent: _wait,
+            EnterFunction: _enter_function,
+            LeaveFunction: _leave_function,
             EnterParallel: _enter_parallel,
             LeaveParallel: _leave_parallel,
             Complete: _complete,

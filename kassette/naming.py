@@ -6,6 +6,7 @@ Rules:
 - Step names are non-empty and contain no ``#``, which separates the occurrence number (D8).
 - Branch keys contain neither ``#`` nor ``:``, which separates the keys of a branch path (D8).
 - Every name can be written as UTF-8.
+- A name of a class derived from ``str``, such as a ``(str, Enum)`` member, is its text.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ BranchPath: TypeAlias = tuple[str, ...]
 _RUN_ID = re.compile(r"[A-Za-z0-9_\-:@+][A-Za-z0-9._\-:@+]{0,199}")
 
 
+def plain_text(text: str) -> str:
+    """Return the text that an instance of ``str``, or of a class derived from it, holds."""
+    return text if type(text) is str else str.__str__(text)
+
+
 def check_run_id(run_id: object) -> str:
     """Give back a usable run id, or raise UsageError (D10)."""
     if not isinstance(run_id, str) or _RUN_ID.fullmatch(run_id) is None:
@@ -28,7 +34,7 @@ def check_run_id(run_id: object) -> str:
             f"{run_id!r} cannot be a run id: use 1 to 200 of the characters "
             "A-Z a-z 0-9 . _ - : @ + and do not begin with a dot"
         )
-    return run_id
+    return plain_text(run_id)
 
 
 def is_run_id(text: str) -> bool:
@@ -49,7 +55,7 @@ def _check_text(kind: str, name: object, forbidden: str) -> str:
             raise UsageError(
                 f"{kind} holds half of a surrogate pair and cannot be written: {name!r}"
             ) from None
-    return name
+    return plain_text(name)
 
 
 def check_step_name(name: object) -> str:

@@ -4,7 +4,8 @@ Rules, in the reference's order, the first that applies decides:
 1. a run that is over refuses (TerminalRunError);
 2. a version other than the first journaled one refuses (VersionMismatchError);
 3. a suspended run with a passed deadline is to be cancelled, and so is one in any other state that
-   is resumed with an event whose own deadline has passed;
+   is resumed with an event whose own deadline has passed; what counts is the instant at which the
+   answer was given, where the caller says it (it may have been refused as busy until now);
 4. ``Start``: a suspended run refuses (EventPendingError), and so does other metadata than the
    journal's (MetadataMismatchError); ``Resume``: an event that is neither awaited nor journaled
    refuses (UsageError).
@@ -25,6 +26,7 @@ from kassette.errors import (
 )
 from kassette.naming import check_event_name, check_label
 from kassette.replay import Recorded
+from kassette.timestamps import format_timestamp
 from kassette.values import decode_value, encode_value, json_equal
 
 
@@ -34,6 +36,8 @@ def check_command(command: Start | Resume, recorded: Recorded, run_id: str) -> b
         check_label("a version", command.version)
     if isinstance(command, Resume):
         check_event_name(command.event_name)
+        if command.given_at is not None:
+            format_timestamp(command.given_at)
         if recorded.count == 0:
             raise UsageError(f"there is no run {run_id!r} to resume", run_id=run_id)
         if command.event_name not in recorded.resumes:
@@ -53,6 +57,8 @@ def must_cancel(command: Start | Resume, recorded: Recorded, run_id: str, now: d
     stored, current = recorded.version, command.version
     if stored is not None and current is not None and stored != current:
         raise VersionMismatchError(stored, current, run_id=run_id)
+    if isinstance(command, Resume) and command.given_at is not None:
+        now = min(now, command.given_at)
     late = isinstance(command, Resume) and recorded.is_late(command.event_name, now)
     if late or recorded.expired(now):
         return True

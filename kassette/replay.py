@@ -11,9 +11,9 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import final
+from typing import Final, final
 
 from kassette.entries import (
     Entry,
@@ -27,12 +27,15 @@ from kassette.entries import (
 from kassette.status import SuspendedRun, run_status
 from kassette.timestamps import parse_timestamp
 
+_MAX_DIGITS: Final = 19
+
 
 @final
 class Recorded:
     """The index of one journal."""
 
     __slots__ = (
+        "_last_numbers",
         "count",
         "deadlines",
         "metadata_json",
@@ -46,6 +49,7 @@ class Recorded:
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.count = len(entries)
+        self._last_numbers: dict[str, int] | None = None
         self.steps: dict[str, StepEntry] = {}
         self.resumes: dict[str, ResumeEntry] = {}
         self.deadlines: dict[str, str | None] = {}
@@ -72,6 +76,12 @@ class Recorded:
         status = run_status(entries)
         self.suspended_on = status.waiting_for if isinstance(status, SuspendedRun) else None
 
+    def last_number(self, name: str) -> int:
+        """Return the highest number under which a step of the full name is recorded; 0: none is."""
+        if self._last_numbers is None:
+            self._last_numbers = _last_numbers(self.steps.values())
+        return self._last_numbers.get(name, 0)
+
     def open_events(self) -> list[str]:
         """Give the events that are waited for, in the order of their first wait."""
         return [event for event in self.deadlines if event not in self.resumes]
@@ -86,3 +96,12 @@ class Recorded:
         """Tell whether ``event`` is open, suspended or not, and its deadline has passed."""
         deadline = None if event in self.resumes else self.deadlines.get(event)
         return deadline is not None and parse_timestamp(deadline) <= now
+
+
+def _last_numbers(steps: Iterable[StepEntry]) -> dict[str, int]:
+    last: dict[str, int] = {}
+    for entry in steps:
+        digits = entry.step_id[len(entry.name) :].removeprefix("#")
+        number = int(digits) if digits.isdecimal() and len(digits) < _MAX_DIGITS else 1
+        last[entry.name] = max(last.get(entry.name, 0), number)
+    return last

@@ -18,9 +18,15 @@ import queue
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import Any, Protocol, cast, final
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, final
 
 from kassette import StorageError
+
+if TYPE_CHECKING:
+    from kassette_io.calling import Flight
+
+T = TypeVar("T")
 
 MAX_THREADS = 8
 IDLE_SECONDS = 5.0
@@ -40,6 +46,21 @@ class EventLoop(Protocol):
 
     async def ask(self, post: Callable[[Job], None], job: Job) -> None:
         """Hand ``job`` over and wait until it is delivered, or leave it if that is cancelled."""
+        ...
+
+    def is_stray_cancellation(self, error: BaseException) -> bool:
+        """Tell whether ``error`` is a cancellation that nobody asked the running task for."""
+        ...
+
+    @property
+    def current_task(self) -> Callable[[], Any]:
+        """Give the task that runs, or None outside of any."""
+        ...
+
+    async def fly(
+        self, call: Callable[[], Coroutine[Any, Any, T]], context: Context, flight: Flight
+    ) -> T:
+        """Await ``call()`` inside of ``context``; a cancellation reaches it until it is held."""
         ...
 
     async def checkpoint_if_cancelled(self) -> None:

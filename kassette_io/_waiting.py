@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from contextvars import Context
 from functools import cache, partial
-from typing import Any, TypeVar, cast
-
-from anyio import get_cancelled_exc_class
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from kassette_io._threads import EventLoop, Job, post_reading
+
+if TYPE_CHECKING:
+    from kassette_io.calling import Flight
 
 T = TypeVar("T")
 
@@ -55,13 +56,22 @@ async def checkpoint_if_cancelled() -> None:
     await _running_loop().checkpoint_if_cancelled()
 
 
-async def drop_pending_cancellation() -> None:
-    """Forget a cancellation that came too late: the task ends in another way already.
+def is_stray_cancellation(error: BaseException) -> bool:
+    """Tell whether ``error`` is a cancellation that nobody has asked the running task for."""
+    return _running_loop().is_stray_cancellation(error)
 
-    It would otherwise strike at some later await, long after the timeout that asked for it.
+
+def current_task() -> Any:
+    """Return the task that runs."""
+    return _running_loop().current_task()
+
+
+async def fly(call: Callable[[], Coroutine[Any, Any, T]], context: Context, flight: Flight) -> T:
+    """Await ``call()`` inside of ``context``; a cancellation reaches it until ``flight`` is held.
+
+    One that arrives later is felt after the end.
     """
-    with suppress(get_cancelled_exc_class()):
-        await checkpoint_if_cancelled()
+    return await _running_loop().fly(call, context, flight)
 
 
 def _running_loop() -> EventLoop:

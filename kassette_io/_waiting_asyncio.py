@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from contextvars import Context
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from anyio import CancelScope, lowlevel
 
 from kassette_io._threads import Job
 
+if TYPE_CHECKING:
+    from kassette_io.calling import Flight
+
 current_waker = asyncio.get_running_loop
+current_task = asyncio.current_task
 
 
 def deliver(waker: asyncio.AbstractEventLoop, jobs: Sequence[Job]) -> None:
@@ -54,11 +59,17 @@ def in_spawned_task() -> bool:
     return asyncio.current_task() in _TASKS
 
 
+def is_stray_cancellation(error: BaseException) -> bool:
+    """Tell whether ``error`` is the cancellation of something else that the task awaited."""
+    return isinstance(error, asyncio.CancelledError) and not _times_cancelled()
+
+
 async def carry_out(post: Callable[[Job], None], job: Job) -> None:
     """Hand the job over and wait until it is delivered.
 
     A cancellation that arrives meanwhile is asked for again afterwards.
     """
+    before = _times_cancelled()
     _prepare(job)
     post(job)
     try:
@@ -74,7 +85,51 @@ async def carry_out(post: Callable[[Job], None], job: Job) -> None:
                 await job.task
             except asyncio.CancelledError as error:
                 cancelled = error
-    _ask_again(cancelled)
+    _ask_again(cancelled, before)
+
+
+async def fly(
+    call: Callable[[], Coroutine[Any, Any, Any]], context: Context, flight: Flight
+) -> Any:
+    """Await ``call()`` in a task of its own.
+
+    What cancels the caller cancels that task, in the same way, as long as the flight is not held.
+    """
+    before = _times_cancelled()
+    scope = CancelScope()
+
+    async def run() -> Any:
+        with scope:
+            return await call()
+
+    task = asyncio.get_running_loop().create_task(run(), context=context)
+    passed_on: asyncio.CancelledError | None = None
+    kept: asyncio.CancelledError | None = None
+    with CancelScope() as waiting:
+        while not task.done():
+            try:
+                await asyncio.wait((task,))
+            except asyncio.CancelledError as error:
+                waiting.shield = True
+                if flight.held:
+                    kept = error
+                    continue
+                passed_on = error
+                if _is_by_anyio(error):
+                    scope.cancel()
+                else:
+                    task.cancel(*error.args[:1])
+            except GeneratorExit:
+                task.cancel()
+                raise
+    if passed_on is not None and (task.cancelled() or scope.cancelled_caught):
+        try:
+            raise passed_on
+        finally:
+            del passed_on
+    if kept is not None:
+        _ask_again(kept, before)
+    return task.result()
 
 
 async def ask(post: Callable[[Job], None], job: Job) -> None:
@@ -96,15 +151,32 @@ async def checkpoint_if_cancelled() -> None:
         await asyncio.sleep(0)
 
 
-def _ask_again(cancelled: asyncio.CancelledError) -> None:
-    """Cancel the task once more, keeping the count that timeouts and task groups go by.
+def _times_cancelled() -> int:
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
 
-    A scope of anyio asks again by itself, as long as the task is inside it.
+
+def _ask_again(cancelled: asyncio.CancelledError, before: int) -> None:
+    """Cancel the task once more at its next await, unless that is taken back until then.
+
+    A timeout takes it back when its block is left in time, which the block now is: what was waited
+    for is there. ``before`` is how often the task had been cancelled when the waiting began. A
+    scope of anyio asks again by itself, as long as the task is inside it.
     """
     task = asyncio.current_task()
-    if task is not None and not str(*cancelled.args[:1]).startswith(_BY_ANYIO):
+    if task is not None and not _is_by_anyio(cancelled):
+        before = min(before, task.cancelling() - 1)
+        asyncio.get_running_loop().call_soon(_cancel_again, task, before, cancelled.args[:1])
+
+
+def _cancel_again(task: asyncio.Task[Any], before: int, message: tuple[Any, ...]) -> None:
+    if not task.done() and task.cancelling() > before:
         task.uncancel()
-        task.cancel(*cancelled.args[:1])
+        task.cancel(*message)
+
+
+def _is_by_anyio(cancelled: asyncio.CancelledError) -> bool:
+    return str(*cancelled.args[:1]).startswith(_BY_ANYIO)
 
 
 _BY_ANYIO: Final = ("Cancelled by cancel scope ", "Cancelled via cancel scope ")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from typing import Any
 
 import trio  # noqa: TID253 - this module is loaded only where trio runs
 
 from kassette_io._threads import Job
+from kassette_io.calling import Flight, in_context
 
 current_waker = trio.lowlevel.current_trio_token
+current_task = trio.lowlevel.current_task
 checkpoint_if_cancelled = trio.lowlevel.checkpoint_if_cancelled
 
 
@@ -29,6 +31,11 @@ wake = deliver
 def spawn(function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
     """Run ``function`` in a task of its own."""
     trio.lowlevel.spawn_system_task(function, *args, context=copy_context())
+
+
+def is_stray_cancellation(_: BaseException) -> bool:
+    """Return False: trio raises Cancelled only where a scope around the task was cancelled."""
+    return False
 
 
 @trio.lowlevel.enable_ki_protection
@@ -53,6 +60,14 @@ async def ask(post: Callable[[Job], None], job: Job) -> None:
     job.task = trio.lowlevel.current_task()
     post(job)
     await trio.lowlevel.wait_task_rescheduled(leave)
+
+
+async def fly(
+    call: Callable[[], Coroutine[Any, Any, Any]], context: Context, flight: Flight
+) -> Any:
+    """Await ``call()`` here, in a scope that is a shield once the flight is held."""
+    with trio.CancelScope(shield=flight.held) as flight.scope:
+        return await in_context(context, call())
 
 
 def _cannot_be_aborted(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:

@@ -3,8 +3,9 @@
 Rules:
 - Steps of a branch belong to the branch's own context (D8). Calling the surrounding context from
   inside a branch is refused: what runs beside it would shift its numbering.
-- A parallel block waits for every branch; a failed or suspended branch does not cancel its
-  siblings, whose work may be paid for already (D7).
+- A parallel block waits for every branch (``branches`` says what becomes of it).
+- Every context has a task of its own: the workflow's, or the branch's. A step that any other task
+  takes with it goes on when that task is cancelled because a sibling has suspended.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar, final, overload
 
 from anyio import create_task_group, sleep
@@ -25,9 +27,12 @@ from kassette import (
     parse_timestamp,
 )
 from kassette.errors import naming_run
-from kassette.naming import check_event_name
+from kassette.naming import check_branch_key, check_event_name
 from kassette.timestamps import after
 from kassette_io import _clock
+from kassette_io._waiting import current_task
+from kassette_io.branches import Block
+from kassette_io.calling import Call
 from kassette_io.run import OnReplay, Run
 from kassette_io.typed import TypedValue
 
@@ -44,11 +49,14 @@ class Context:
     ``run_id`` is the same in every session; ``input`` is what ``start`` was first given.
     """
 
-    def __init__(self, run: Run, input: Any, events: Events, path: BranchPath = ()) -> None:
+    def __init__(
+        self, run: Run, input: Any, events: Events, path: BranchPath = (), home: object = None
+    ) -> None:
         self.input = input
         self._run = run
         self._events = events
         self._path = path
+        self._home = home
 
     @property
     def run_id(self) -> str:
@@ -62,8 +70,10 @@ class Context:
         fn: Callable[..., Awaitable[T]],
         *args: Any,
         retry: Retry | None = None,
+        timeout: float | None = None,
         on_replay: OnReplay[T] | None = None,
         result_type: type[T] | None = None,
+        interchangeable: bool = False,
     ) -> T: ...
 
     @overload
@@ -73,8 +83,10 @@ class Context:
         fn: Callable[..., T],
         *args: Any,
         retry: Retry | None = None,
+        timeout: float | None = None,
         on_replay: OnReplay[T] | None = None,
         result_type: type[T] | None = None,
+        interchangeable: bool = False,
     ) -> T: ...
 
     async def step(
@@ -83,20 +95,33 @@ class Context:
         fn: Callable[..., Any],
         *args: Any,
         retry: Retry | None = None,
+        timeout: float | None = None,
         on_replay: OnReplay[Any] | None = None,
         result_type: Any = None,
+        interchangeable: bool = False,
     ) -> Any:
-        """Give the recorded result of this step, or run ``fn(*args)`` and record what it returns.
+        """Return the recorded result of this step, or run ``fn(*args)`` and record what it returns.
 
         Does as ``Run.record``, in this branch. With ``retry``, failed attempts are repeated in
         memory; only the result of the one that succeeds is journaled (D13), and if none does, the
-        last error is raised and the step may be tried again.
+        last error is raised and the step may be tried again. ``timeout``, in seconds, bounds each
+        attempt of an async function: one that takes longer is cancelled and raises TimeoutError.
 
-        Raises as ``Run.record`` does, and UsageError for the context of another branch.
+        Raises as ``Run.record`` does, and UsageError for the context of another branch or a timeout
+        that is no duration.
         """
         self._check_branch()
+        if timeout is not None:
+            with naming_run(self.run_id):
+                after(_clock.now(), timeout)
         return await self._run.record_at(
-            self._path, name, fn, args, on_replay=on_replay, result_type=result_type, retry=retry
+            self._path,
+            name,
+            Call(fn, args, retry, timeout),
+            on_replay=on_replay,
+            result_type=result_type,
+            interchangeable=interchangeable,
+            home=self._home,
         )
 
     async def suspend(
@@ -142,54 +167,47 @@ class Context:
         Raises SuspendError, a branch's own error, UsageError for a bad key.
         """
         self._check_branch()
-        keys = tuple(branches)
-        self._run.enter_parallel(keys, self._path)
-        results: dict[str, T] = {}
-        errors: dict[str, Exception] = {}
+        with naming_run(self.run_id):
+            keys = tuple(map(check_branch_key, branches))
+        run, path = self._run, self._path
+        run.enter_parallel(keys, path)
+        alone = current_task() is self._home
+        block = Block(run)
+
+        async def perform(key: str, fn: Callable[[Context], Awaitable[T]]) -> None:
+            own = (*path, key)
+            _CURRENT.set((run, own))
+            home = current_task() if alone else None
+            context = Context(run, self.input, self._events, own, home)
+            await block.perform(key, partial(fn, context))
+
         abandoned = True
         try:
-            async with create_task_group() as group:
-                for key, fn in branches.items():
-                    group.start_soon(self._branch, key, fn, results, errors)
-            abandoned = False
-        except BaseExceptionGroup as group_error:
-            raise _sole(group_error) from None
+            try:
+                async with create_task_group() as group:
+                    for key, fn in zip(keys, branches.values(), strict=True):
+                        group.start_soon(perform, key, fn)
+                abandoned = False
+            except BaseExceptionGroup as group_error:
+                raise _sole(group_error) from None
+            finally:
+                await self._leave(keys, block, abandoned=abandoned)
+            failure = block.failure(keys)
+            if failure is not None:
+                raise failure
+            return dict(zip(branches, map(block.results.__getitem__, keys), strict=True))
         finally:
-            await self._run.leave_parallel(keys, self._path, abandoned=abandoned)
-        if errors:
-            raise self._first(errors, keys)
-        return {key: results[key] for key in keys}
+            failure = None
+            block.forget()
 
-    async def _branch(
-        self,
-        key: str,
-        fn: Callable[[Context], Awaitable[T]],
-        results: dict[str, T],
-        errors: dict[str, Exception],
-    ) -> None:
-        path = (*self._path, key)
-        _CURRENT.set((self._run, path))
+    async def _leave(self, keys: tuple[str, ...], block: Block, *, abandoned: bool) -> None:
+        if not abandoned:
+            block.note_missing(keys)
         try:
-            results[key] = await fn(Context(self._run, self.input, self._events, path))
+            await self._run.leave_parallel(keys, self._path, abandoned=abandoned)
         except SuspendError:
-            return
-        except Exception as error:
-            errors[key] = error
-        except BaseExceptionGroup as group:
-            rest = group.split(SuspendError)[1]
-            if rest is None:
-                return
-            if not isinstance(rest, Exception):
+            if not block.has_mistake:
                 raise
-            errors[key] = rest
-
-    def _first(self, errors: Mapping[str, Exception], keys: tuple[str, ...]) -> Exception:
-        failed = [key for key in keys if key in errors]
-        chosen = next((key for key in failed if errors[key] is self._run.lost_to), failed[0])
-        for key in failed:
-            if key != chosen:
-                errors[chosen].add_note(f"branch {key!r} failed as well: {errors[key]!r}")
-        return errors[chosen]
 
     def _check_branch(self) -> None:
         current = _CURRENT.get()

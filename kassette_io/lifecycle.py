@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime
 
 from kassette import (
     UNSET,
@@ -55,13 +56,19 @@ async def resume(
     value: object,
     *,
     version: str | None = None,
+    given_at: datetime | None = None,
 ) -> Run:
     """Open a session that delivers ``value`` (JSON) as ``event_name``.
 
     Safe to repeat: a value that the journal holds already wins, and nothing is written twice.
+    ``given_at`` is the (aware) instant at which the answer was given, where that was earlier, say
+    because the run was busy then: that, and not now, has to be before the deadline.
+
     Raises as ``start`` does, and UsageError if the run does not wait for this event.
     """
-    return await open_session(storage, run_id, Resume(event_name, value, version, _token()))
+    return await open_session(
+        storage, run_id, Resume(event_name, value, version, _token(), given_at)
+    )
 
 
 async def fork(
@@ -80,8 +87,7 @@ async def fork(
 
     Raises UsageError for an unknown source, cut or a target that exists; StorageError.
     """
-    check_run_id(new_run_id)
-    check_run_id(source)
+    new_run_id, source = check_run_id(new_run_id), check_run_id(source)
     sessions = as_session_storage(storage)
     with naming_run(source):
         recorded = await sessions.read_all(source)
@@ -96,6 +102,7 @@ async def fork(
     )
     await sessions.create(new_run_id, entries)
     run = Run(Machine.opened(new_run_id, entries), sessions)
+    run.settle_in()
     try:
         await checkpoint_if_cancelled()
     except BaseException as error:
@@ -116,7 +123,7 @@ async def open_session(
 
     Raises UsageError if the run ``must_exist`` and has no journal.
     """
-    check_run_id(run_id)
+    run_id = check_run_id(run_id)
     sessions = as_session_storage(storage)
     with naming_run(run_id):
         entries = await sessions.read_all(run_id)

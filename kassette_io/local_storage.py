@@ -7,7 +7,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import Any, Self, final
+from itertools import islice
+from typing import Self, cast, final
 from weakref import WeakSet
 
 from kassette import Entry, StartEntry, StorageError, WriteContentionError, check_run_id, is_run_id
@@ -22,7 +23,7 @@ _REMEMBERED_READS = 256
 
 @final
 class _Append(Immutable):
-    entry: Entry
+    entries: list[Entry]
     known: Known | None
 
 
@@ -62,7 +63,12 @@ class LocalStorage:
 
     async def append(self, run_id: str, entry: Entry) -> int:
         """See ``Storage.append``. Raises WriteContentionError if the run is open elsewhere."""
+        return await self.append_all(run_id, [entry])
+
+    async def append_all(self, run_id: str, entries: list[Entry]) -> int:
+        """See ``BatchStorage.append_all``. One write and one fsync, as for one entry."""
         check_run_id(run_id)
+        entry = entries[0]
         if (run_id, entry.session) in self._inherited:
             raise WriteContentionError(
                 f"session {entry.session} of run {run_id!r} belongs to the process that this one "
@@ -70,7 +76,7 @@ class LocalStorage:
                 run_id=run_id,
             )
         known = self._read.pop(run_id, None) if isinstance(entry, StartEntry) else None
-        return int(await perform(partial(self._post, run_id), _Append(entry, known)))
+        return int(await perform(partial(self._post, run_id), _Append(entries, known)))
 
     async def read_all(self, run_id: str) -> list[Entry]:
         """See ``Storage.read_all``. Needs no lock: a line is whole once its newline is there."""
@@ -187,16 +193,16 @@ def _is_journal(name: str) -> bool:
 def _append(journal: LocalJournal, jobs: list[Job]) -> None:
     if not jobs:
         return
-    requests: list[Any] = [job.request for job in jobs]
+    requests = [cast("_Append", job.request) for job in jobs]
+    entries = [entry for request in requests for entry in request.entries]
     try:
-        outcomes = journal.append([each.entry for each in requests], requests[0].known)
+        outcomes = iter(journal.append(entries, requests[0].known))
     except BaseException as error:
-        outcomes = [error] * len(jobs)
-    for job, outcome in zip(jobs, outcomes, strict=True):
-        if isinstance(outcome, int):
-            job.result = outcome
-        else:
-            job.error = outcome
+        outcomes = iter([error] * len(entries))
+    for job, request in zip(jobs, requests, strict=True):
+        mine = list(islice(outcomes, len(request.entries)))
+        job.error = next((each for each in mine if not isinstance(each, int)), None)
+        job.result = mine[0]
 
 
 def _answer(journal: LocalJournal, request: object) -> None:

@@ -24,16 +24,24 @@ class MemoryStorage:
 
     async def append(self, run_id: str, entry: Entry) -> int:
         """See ``Storage.append``."""
-        return await finish(self._append, check_run_id(run_id), entry)
+        return await self.append_all(run_id, [entry])
 
-    async def _append(self, run_id: str, entry: Entry) -> int:
+    async def append_all(self, run_id: str, entries: list[Entry]) -> int:
+        """See ``BatchStorage.append_all``."""
+        return await finish(self._append, check_run_id(run_id), entries)
+
+    async def _append(self, run_id: str, entries: list[Entry]) -> int:
         await checkpoint()
         journal = decode_journal(self.data.get(run_id, b""))
         tail = Tail.of(journal.entries)
-        check_append(tail, entry, run_id=run_id)
-        whole = self.data.get(run_id, b"")[: journal.whole]
-        self.data[run_id] = whole + encode_entry(entry, tail.count)
-        return tail.count
+        offset = tail.count
+        data = self.data.get(run_id, b"")[: journal.whole]
+        for entry in entries:
+            check_append(tail, entry, run_id=run_id)
+            data += encode_entry(entry, tail.count)
+            tail = tail.then(entry)
+        self.data[run_id] = data
+        return offset
 
     async def read_all(self, run_id: str) -> list[Entry]:
         """See ``Storage.read_all``."""

@@ -96,8 +96,12 @@ class RemoteStorage:
 
     async def append(self, run_id: str, entry: Entry) -> int:
         """See ``Storage.append``. One put, if nobody else has written since the last."""
+        return await self.append_all(run_id, [entry])
+
+    async def append_all(self, run_id: str, entries: list[Entry]) -> int:
+        """See ``BatchStorage.append_all``. One put, as for one entry."""
         check_run_id(run_id)
-        return int(await self._perform(run_id, AppendEntries((entry,))))
+        return int(await self._perform(run_id, AppendEntries(tuple(entries))))
 
     async def read_all(self, run_id: str) -> list[Entry]:
         """See ``Storage.read_all``. One get."""

@@ -1,11 +1,15 @@
 """One open session of a run: asks the machine, performs the effects, reports back; decides nothing.
 
 Rules for every await here:
-- An append is waited for to its end; then, the machine being told, a cancellation that arrived
-  meanwhile is felt (D2). None begins while a cancellation is pending. A storage that breaks
-  off all the same leaves its outcome unknown, and the machine takes the session as lost.
+- An append is waited for to its end (D2). None begins while a cancellation is pending. One that
+  arrives meanwhile is felt at the next await: a step whose entry has landed gives its result, as
+  it will on replay. A storage that breaks off all the same leaves its outcome unknown, and the
+  machine takes the session as lost.
 - Effects are performed in the order given; when one fails, the rest is dropped.
 - Whatever ends a session releases what storage holds for it (D14).
+- A step's function has no part in the journal until it has returned, so no step may be taken, and
+  no parallel block begun, inside of it. A wait may: it ends the step, which runs again after it.
+- What ``on_replay`` raises is logged and goes no further: who looks on decides nothing.
 """
 
 from __future__ import annotations
@@ -13,11 +17,14 @@ from __future__ import annotations
 import inspect
 import sys
 import warnings
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from contextvars import Context, ContextVar
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, cast, final, overload
+from weakref import ref
 
-from anyio import CancelScope, Event, sleep
+from anyio import CancelScope, Event
 from anyio.lowlevel import checkpoint
 
 from kassette import (
@@ -30,8 +37,11 @@ from kassette import (
     Complete,
     Deliver,
     Effect,
+    EnterFunction,
     EnterParallel,
+    Entry,
     Fail,
+    LeaveFunction,
     LeaveParallel,
     Loaded,
     LoadFailed,
@@ -43,7 +53,6 @@ from kassette import (
     Reload,
     Replay,
     Resume,
-    Retry,
     Return,
     RunStep,
     Start,
@@ -57,8 +66,9 @@ from kassette import (
 )
 from kassette.errors import naming_run
 from kassette_io import _clock
-from kassette_io._waiting import checkpoint_if_cancelled, drop_pending_cancellation
-from kassette_io.storage import SessionStorage
+from kassette_io._waiting import checkpoint_if_cancelled, current_task, fly
+from kassette_io.calling import Call, Flight, in_context, new_context
+from kassette_io.storage import BatchStorage, SessionStorage
 from kassette_io.typed import TypedValue, annotated_value, typed_value
 
 T = TypeVar("T")
@@ -67,6 +77,10 @@ OnReplay = Callable[[T], object]
 """Called with a replayed result, before the step returns; may be sync or async."""
 
 _REPLAYS_PER_CHECKPOINT: Final = 64
+_TURNS_TO_SPEAK_UP: Final = 8
+
+_INSIDE: ContextVar[tuple[tuple[Run, str], ...]] = ContextVar("kassette_inside", default=())
+"""The runs and ids of the steps whose functions are running, the innermost last."""
 
 
 @final
@@ -82,6 +96,9 @@ class Run:
         self._storage = storage
         self._replays = 0
         self._released = Event()
+        self._home: object = None
+        self._flights: set[Flight] = set()
+        self._at_rest: Event | None = None
 
     def __repr__(self) -> str:
         machine = self._machine
@@ -113,6 +130,11 @@ class Run:
         return self._machine.state
 
     @property
+    def was_told(self) -> bool:
+        """Whether the session's own task has been raised a SuspendError."""
+        return self._machine.was_told(_caller(self._home))
+
+    @property
     def lost_to(self) -> BaseException | None:
         """The error that took the session away (a fence, a failed disk); None if none did."""
         return self._machine.lost_to
@@ -125,6 +147,7 @@ class Run:
         *args: Any,
         on_replay: OnReplay[T] | None = None,
         result_type: type[T] | None = None,
+        interchangeable: bool = False,
     ) -> T: ...
 
     @overload
@@ -135,6 +158,7 @@ class Run:
         *args: Any,
         on_replay: OnReplay[T] | None = None,
         result_type: type[T] | None = None,
+        interchangeable: bool = False,
     ) -> T: ...
 
     def record(
@@ -144,51 +168,94 @@ class Run:
         *args: Any,
         on_replay: OnReplay[Any] | None = None,
         result_type: Any = None,
+        interchangeable: bool = False,
     ) -> Coroutine[Any, Any, Any]:
-        """Give the recorded result of this step, or run ``fn(*args)`` and record what it returns.
+        """Return the recorded result of this step, or run ``fn(*args)`` and record what it returns.
 
         ``name`` is non-empty and holds no ``#``; the *n*-th call of a name is the step ``name#n``.
-        ``fn`` may be sync (it runs in the event loop) or async. ``on_replay`` is called with a
-        replayed result before it is returned. What is returned is what the journal holds (D3),
+        A call that failed does not count: repeating it is the same step again. Calls of one name
+        may not overlap, unless they are ``interchangeable``: the name says everything that the
+        result depends on, so that it does not matter which call gets which result.
+
+        ``fn`` may be sync (it runs in the event loop) or async; it runs in a copy of the current
+        context and must not use the run. ``on_replay`` is called with a replayed result before it
+        is returned; what it raises is logged. What is returned is what the journal holds (D3),
         rebuilt as ``result_type`` or as ``fn``'s return annotation where that is not plain JSON.
 
-        Raises whatever ``fn`` raises (nothing is recorded then), UsageError for a bad name or a
-        result that JSON cannot hold, ReplayMismatchError, FencedError, StorageError,
-        SuspendedError, SessionClosedError.
+        Raises whatever ``fn`` raises (nothing is recorded then), UsageError for a bad name, a call
+        that overlaps another or is made inside of a step, or a result that JSON cannot hold,
+        SuspendError where another task of the session has suspended, ReplayMismatchError,
+        FencedError, StorageError, SuspendedError, SessionClosedError.
         """
-        return self.record_at((), name, fn, args, on_replay=on_replay, result_type=result_type)
+        return self.record_at(
+            (),
+            name,
+            Call(fn, args),
+            on_replay=on_replay,
+            result_type=result_type,
+            interchangeable=interchangeable,
+            home=self._home,
+        )
 
     async def record_at(
         self,
         path: BranchPath,
         name: str,
-        fn: Callable[..., Any],
-        args: tuple[Any, ...],
+        call: Call,
         *,
         on_replay: OnReplay[Any] | None = None,
         result_type: Any = None,
-        retry: Retry | None = None,
+        interchangeable: bool = False,
+        home: object,
     ) -> Any:
-        """Do as ``record`` on branch ``path``; ``retry`` repeats failed calls of ``fn`` (D13)."""
+        """Do as ``record`` on branch ``path``, whose own task is ``home``."""
+        if _INSIDE.get():
+            self._check_outside(f"step {name!r}")
+        fn = call.fn
         if result_type is None and callable(fn):
             typed = annotated_value(fn, "return")
         else:
             typed = self._typed(name, fn, result_type)
-        match self._handle(Record(name, path))[0]:
+        task = current_task()
+        match self._handle(Record(name, path, _caller(task), interchangeable))[0]:
             case Replay(entry=entry):
                 result = self._value_of(entry, typed)
                 if on_replay is not None:
-                    shown = on_replay(result)
-                    if inspect.isawaitable(shown):
-                        await shown
+                    await self._show(on_replay, result)
                 self._replays += 1
                 if self._replays % _REPLAYS_PER_CHECKPOINT == 0:
                     await checkpoint()
                 return result
             case RunStep(step_id=step_id):
-                return await self._run_step(step_id, fn, args, typed, retry)
-            case other:  # pragma: no cover - the machine answers Record with one of the two
+                call.step_id = step_id
+                return await self._run_step(path, call, typed, alone=task is home)
+            case Raise(error=error):
+                raise error
+            case other:  # pragma: no cover - the machine answers Record with one of the three
                 raise AssertionError(other)
+
+    def _check_outside(self, asked: str) -> None:
+        """Refuse what is asked for inside of a step: a replay would not ask for it."""
+        for run, step_id in _INSIDE.get():
+            if run is self:
+                raise UsageError(
+                    f"{asked} was asked for inside of step {step_id!r}, which a replay does not "
+                    "run: its result would go to a later call. Take steps one after another, and "
+                    "hand results on as arguments",
+                    run_id=self.run_id,
+                )
+
+    async def _show(self, on_replay: OnReplay[Any], result: Any) -> None:
+        try:
+            shown = on_replay(result)
+            if inspect.isawaitable(shown):
+                await shown
+        except (Exception, SuspendError):
+            from logging import getLogger
+
+            getLogger("kassette").exception(
+                "on_replay raised in run %r; the result stands", self.run_id
+            )
 
     def _typed(self, name: str, fn: Callable[..., Any], result_type: Any) -> TypedValue[Any] | None:
         if not callable(fn):
@@ -208,21 +275,16 @@ class Run:
             return typed_value(result_type)
 
     async def _run_step(
-        self,
-        step_id: str,
-        fn: Callable[..., Any],
-        args: tuple[Any, ...],
-        typed: TypedValue[Any] | None,
-        retry: Retry | None,
+        self, path: BranchPath, call: Call, typed: TypedValue[Any] | None, *, alone: bool
     ) -> Any:
+        step_id = call.step_id
         try:
             await checkpoint_if_cancelled()
-            if retry is not None:
-                result = await _call_with_retries(retry, fn, args)
+            context = new_context(partial(_INSIDE.set, (*_INSIDE.get(), (self, step_id))))
+            if alone:
+                result = await in_context(context, call.perform())
             else:
-                result = fn(*args)
-                if inspect.isawaitable(result):
-                    result = await result
+                result = await self._fly(path, call, context)
             if typed is not None:
                 with naming_run(self.run_id):
                     result = typed.to_plain(result, f"the result of step {step_id!r}")
@@ -230,8 +292,16 @@ class Run:
         except BaseException as error:
             await self._report_failure(StepFailed(step_id), error)
             raise
-        settled = cast("Return", await self._do(effects))
+        settled = cast("Return", await self._perform(effects))
         return settled.result if typed is None else self._value_of(settled.entry, typed)
+
+    async def _fly(self, path: BranchPath, call: Call, context: Context) -> Any:
+        flight = Flight(path, held=self._machine.has_suspended(path))
+        self._flights.add(flight)
+        try:
+            return await fly(call.perform, context, flight)
+        finally:
+            self._flights.discard(flight)
 
     def _value_of(self, entry: StepEntry, typed: TypedValue[Any] | None) -> Any:
         if typed is None:
@@ -242,7 +312,7 @@ class Run:
     async def wait_for_event(
         self, name: str, *, timeout: float | None = None, reason: str | None = None
     ) -> Any:
-        """Give the event's payload if it has arrived; suspend the session if not.
+        """Return the event's payload if it has arrived; suspend the session if not.
 
         ``timeout`` is in seconds from now; when it has passed, the next ``start`` or ``resume``
         cancels the run. A wait reached again in a later session keeps its first deadline.
@@ -261,8 +331,8 @@ class Run:
         typed: TypedValue[Any] | None,
     ) -> Any:
         """Do as ``wait_for_event`` on branch ``path``."""
-        effects = self._handle(WaitForEvent(name, timeout, reason, path))
-        resume = cast("Deliver", await self._do(effects)).entry
+        effects = self._handle(WaitForEvent(name, timeout, reason, path, _caller(current_task())))
+        resume = cast("Deliver", await self._perform(effects)).entry
         if typed is None:
             return resume.value
         with naming_run(self.run_id):
@@ -270,13 +340,38 @@ class Run:
 
     def enter_parallel(self, keys: tuple[str, ...], path: BranchPath) -> None:
         """Begin a parallel block with one branch for every key."""
-        self._handle(EnterParallel(keys, path))
+        self._check_outside("a parallel block")
+        for effect in self._handle(EnterParallel(keys, path, _caller(current_task()))):
+            raise cast("Raise", effect).error
 
     async def leave_parallel(
         self, keys: tuple[str, ...], path: BranchPath, *, abandoned: bool
     ) -> None:
         """End a parallel block. Raises SuspendError if one of its branches has suspended."""
-        await self._report(LeaveParallel(keys, path, abandoned), failing=abandoned)
+        caller = _caller(current_task())
+        await self._report(LeaveParallel(keys, path, abandoned, caller), failing=abandoned)
+
+    def enter_function(self) -> None:
+        """Begin the workflow's function, in the task that calls this: no wait is written now."""
+        self._handle(EnterFunction())
+
+    async def leave_function(self) -> str:
+        """Write what the session waits for, the function having ended by that; return the event.
+
+        What is in flight in other tasks ends first and is recorded. They get some turns to ask for
+        events of their own, too, so that all are written together. Raises what took the session
+        away if they could not be written.
+        """
+        while not self._released.is_set():
+            while self._machine.in_flight:
+                self._at_rest = Event()
+                await self._at_rest.wait()
+            for _ in range(_TURNS_TO_SPEAK_UP):
+                await checkpoint()
+            if not self._machine.in_flight:
+                await self._report(LeaveFunction())
+                break
+        return await self.suspended()
 
     async def complete(self) -> None:
         """End the run well, and the session with it.
@@ -302,7 +397,8 @@ class Run:
 
     async def _end(self, command: Complete | Fail) -> None:
         await checkpoint_if_cancelled()
-        await self._do(self._handle(command))
+        await self._perform(self._handle(command))
+        await checkpoint_if_cancelled()
 
     async def aclose(self) -> None:
         """Close the session without ending the run, which stays as its journal says.
@@ -313,7 +409,7 @@ class Run:
             await self._report(Close())
 
     async def suspended(self) -> str:
-        """Wait until the ``suspend`` entries of a session that waits are durable; give the event.
+        """Wait until the ``suspend`` entries of a session that waits are durable; return the event.
 
         They come last, once every step that is still running has settled (D7). Raises what took
         the session away if they could not be written.
@@ -357,33 +453,41 @@ class Run:
 
     async def open(self, command: Start | Resume) -> None:
         """Open the session; what is held is released if that fails or is cancelled."""
+        self.settle_in()
         try:
-            await self._do(self._handle(command))
+            await self._perform(self._handle(command))
+            await checkpoint_if_cancelled()
         except BaseException as error:
             await self.close_after(error)
             raise
 
+    def settle_in(self) -> None:
+        """Take the task that calls this for the session's own."""
+        self._home = current_task()
+
     def _handle(self, command: Command) -> list[Effect]:
-        return self._machine.handle(command, now=_clock.now())
+        machine = self._machine
+        effects = machine.handle(command, now=_clock.now())
+        if self._flights and machine.state is State.SUSPENDING:
+            for flight in self._flights:
+                if machine.has_suspended(flight.path):
+                    flight.hold()
+        if self._at_rest is not None and not machine.in_flight:
+            self._at_rest.set()
+        return effects
 
     async def _report(self, command: Command, *, failing: bool = False) -> None:
         """Tell the machine, and do what it answers even while being cancelled.
 
-        ``failing`` says that an error is on its way out, before which a later cancellation yields.
+        A cancellation is felt then, unless ``failing``: an error is on its way out already.
         """
         effects = self._handle(command)
         if not effects:
             return
-        try:
-            with CancelScope(shield=True):
-                await self._perform(effects)
-        except SuspendError:
-            failing = True
-            raise
-        finally:
-            if failing:
-                await drop_pending_cancellation()
-        await checkpoint_if_cancelled()
+        with CancelScope(shield=True):
+            await self._perform(effects)
+        if not failing:
+            await checkpoint_if_cancelled()
 
     async def _report_failure(self, command: Command, error: BaseException) -> None:
         if isinstance(error, GeneratorExit):
@@ -396,34 +500,16 @@ class Run:
         if any(isinstance(effect, Release) for effect in self._handle(command)):
             self._storage.abandon(self.run_id, self._machine.session)
 
-    async def _do(self, effects: list[Effect]) -> Return | Deliver | None:
-        """Perform ``effects``, then feel a cancellation that waited, inside of what asked for it.
-
-        A suspension goes first: the run has suspended, whoever gave up waiting meanwhile.
-        """
-        try:
-            given = await self._perform(effects)
-        except SuspendError:
-            await drop_pending_cancellation()
-            raise
-        except Exception:
-            await checkpoint_if_cancelled()
-            raise
-        await checkpoint_if_cancelled()
-        return given
-
     async def _perform(self, effects: list[Effect]) -> Return | Deliver | None:
         given: Return | Deliver | None = None
         waiting = list(reversed(effects))
         while waiting:
             match waiting.pop():
                 case Append(entry=entry):
-                    try:
-                        offset = await self._storage.append(self.run_id, entry)
-                    except BaseException as error:
-                        await self._report_failure(AppendFailed(entry, error), error)
-                        raise
-                    waiting.extend(reversed(self._handle(Appended(entry, offset))))
+                    entries: list[Entry] = [entry]
+                    while waiting and isinstance(waiting[-1], Append):
+                        entries.append(cast("Append", waiting.pop()).entry)
+                    waiting.extend(reversed(await self._append(entries)))
                 case Return() | Deliver() as answer:
                     given = answer
                 case Release():
@@ -439,6 +525,24 @@ class Run:
                     raise AssertionError("a step outside record")
         return given
 
+    async def _append(self, entries: list[Entry]) -> list[Effect]:
+        """Append entries, several of them in one go where storage can; report each."""
+        storage = self._storage
+        try:
+            if len(entries) == 1:
+                offset = await storage.append(self.run_id, entries[0])
+            elif isinstance(storage, BatchStorage):
+                offset = await storage.append_all(self.run_id, entries)
+            else:
+                return [effect for each in entries for effect in await self._append([each])]
+        except BaseException as error:
+            await self._report_failure(AppendFailed(entries[0], error), error)
+            raise
+        effects: list[Effect] = []
+        for at, entry in enumerate(entries, offset):
+            effects += self._handle(Appended(entry, at))
+        return effects
+
     async def _reload(self) -> list[Effect]:
         try:
             with naming_run(self.run_id):
@@ -449,15 +553,6 @@ class Run:
         return self._handle(Loaded(entries))
 
 
-async def _call_with_retries(retry: Retry, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    attempt = 1
-    while True:
-        try:
-            result = fn(*args)
-            return await result if inspect.isawaitable(result) else result
-        except Exception as error:
-            delay = retry.delay_after(attempt, error)
-            if delay is None:
-                raise
-        await sleep(delay)
-        attempt += 1
+def _caller(task: Any) -> Hashable:
+    """Return what tells a task apart from every other, and does not keep it alive."""
+    return ref(task)

@@ -59,6 +59,21 @@ class SessionStorage(Storage, Protocol):
         ...
 
 
+@runtime_checkable
+class BatchStorage(SessionStorage, Protocol):
+    """A session storage that can append several entries with one write, as the built-in ones can.
+
+    Waits that are open at once are written together; without this they are appended one by one.
+    """
+
+    async def append_all(self, run_id: str, entries: list[Entry]) -> int:
+        """Append ``entries``, at least one, of one session together; return the first one's offset.
+
+        Does as ``append`` for each. After a crash in the middle the first of them may be there.
+        """
+        ...
+
+
 @final
 class _WithoutSessions:
     """A three-method storage, completed: a fork is copied entry by entry, nothing is held."""

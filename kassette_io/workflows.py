@@ -2,21 +2,26 @@
 
 Rules:
 - The function returns: the run is completed, ``Success``. It raises: the run is failed, ``Failed``.
-- It suspends: ``Suspended``, whatever became of the SuspendError on its way out. The journal says
+- It suspends: ``Suspended``, whatever became of the SuspendError on its way out. The waits of all
+  its tasks are written when the function has ended and nothing is in flight. The journal says
   suspended, and the journal is right; a function that swallowed the error is warned about.
 - Cancellation, KeyboardInterrupt, SystemExit and GeneratorExit are a crash (D2): nothing is
   appended, the session is closed, the exception goes on.
-- Errors of the session itself (a fence, a full disk, a lock) say nothing about the workflow: they
-  go to the caller, nothing is appended, and the next ``start`` goes on from the journal.
+- Errors of the session itself (a fence, a full disk, a lock) say nothing about the workflow, nor do
+  mistakes in using it (``settling``): they go to the caller, nothing is appended, and the next
+  ``start`` goes on from the journal.
 - Errors from before the function runs go to the caller, and no hook is called.
+- What cannot be a workflow is refused when it is declared, not when its first run has begun.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar, cast, final, overload
+from typing import Any, Final, Generic, Protocol, TypeVar, cast, final, overload
 
 from kassette import (
     UNSET,
@@ -26,14 +31,20 @@ from kassette import (
     StorageError,
     SuspendError,
     Unset,
+    UsageError,
     WriteContentionError,
+    check_run_id,
 )
 from kassette.errors import naming_run
+from kassette.naming import check_event_name
 from kassette.values import encode_value
-from kassette_io import lifecycle
+from kassette_io import _clock, lifecycle
+from kassette_io._waiting import current_task, is_stray_cancellation
 from kassette_io.context import Context
+from kassette_io.declaring import check_function
 from kassette_io.results import Failed, RunResult, Success, Suspended
 from kassette_io.run import Run
+from kassette_io.settling import cut_short, mistake_in, settles, without_suspension
 from kassette_io.storage import Storage, as_session_storage
 from kassette_io.typed import TypedValue, annotated_value, typed_value
 
@@ -52,6 +63,7 @@ _OF_THE_SESSION = (
     JournalCorruptionError,
     InternalError,
 )
+_REMEMBERED_ANSWERS: Final = 1024
 
 
 @final
@@ -71,6 +83,8 @@ class Workflow(Generic[InT, OutT]):
         on_error: OnError | None = None,
         events: Mapping[str, Any] | None = None,
     ) -> None:
+        self._takes_input, self._input_type = _input_of(fn)
+        check_function(fn, takes_input=self._takes_input)
         self.fn = fn
         self.version = version
         self._storage = as_session_storage(storage)
@@ -78,7 +92,7 @@ class Workflow(Generic[InT, OutT]):
         self._on_error = on_error
         self.events: Mapping[str, Any] = dict(events or {})
         self._events = {name: typed_value(each) for name, each in self.events.items()}
-        self._takes_input, self._input_type = _input_of(fn)
+        self._refused: OrderedDict[tuple[str, str], tuple[datetime, object]] = OrderedDict()
         self.__doc__ = fn.__doc__
         self.__name__ = getattr(fn, "__name__", type(fn).__name__)
 
@@ -115,23 +129,59 @@ class Workflow(Generic[InT, OutT]):
         return await self._drive(run)
 
     async def resume(
-        self, run_id: str, event_name: str, value: object, *, version: str | None = None
+        self,
+        run_id: str,
+        event_name: str,
+        value: object,
+        *,
+        version: str | None = None,
+        given_at: datetime | None = None,
     ) -> RunResult[OutT]:
         """Deliver an event to a suspended run, and run on to its end or its next suspension.
 
         A payload of a type declared in ``events`` is validated before anything is journaled.
-        Safe to repeat: a value that the journal holds already wins.
+        Safe to repeat: a value that the journal holds already wins. ``given_at`` is the (aware)
+        instant at which the answer was given; that, and not now, has to be before the deadline. An
+        answer that this workflow has refused because another session had the run open, and that is
+        tried again with the same value, counts as given when it was first refused.
 
         Raises what ``kassette_io.resume`` raises.
         """
+        run_id, event_name = check_run_id(run_id), _checked_event(event_name, run_id)
         typed = self._event_type(event_name)
         if typed is not None:
             with naming_run(run_id):
                 value = typed.to_plain(value, f"the value of event {event_name!r}")
-        run = await lifecycle.resume(
-            self._storage, run_id, event_name, value, version=self._version(version)
-        )
+        given_at = self._first_given(run_id, event_name, value, given_at)
+        try:
+            run = await lifecycle.resume(
+                self._storage,
+                run_id,
+                event_name,
+                value,
+                version=self._version(version),
+                given_at=given_at,
+            )
+        except WriteContentionError:
+            self._remember_refused(run_id, event_name, value, given_at or _clock.now())
+            raise
+        self._refused.pop((run_id, event_name), None)
         return await self._drive(run)
+
+    def _first_given(
+        self, run_id: str, event_name: str, value: object, given_at: datetime | None
+    ) -> datetime | None:
+        refused = self._refused.get((run_id, event_name))
+        if given_at is not None or refused is None or refused[1] != value:
+            return given_at
+        return refused[0]
+
+    def _remember_refused(
+        self, run_id: str, event_name: str, value: object, instant: datetime
+    ) -> None:
+        self._refused[run_id, event_name] = instant, value
+        if len(self._refused) > _REMEMBERED_ANSWERS:
+            self._refused.popitem(last=False)
 
     async def fork(
         self,
@@ -172,38 +222,52 @@ class Workflow(Generic[InT, OutT]):
         return outcome
 
     async def _outcome(self, run: Run) -> RunResult[OutT]:
-        context = Context(run, self._input(run), self._event_type)
+        run.settle_in()
+        context = Context(run, self._input(run), self._event_type, (), current_task())
+        run.enter_function()
         try:
-            result = await (
-                self.fn(context, context.input) if self._takes_input else self.fn(context)
-            )
+            running = self.fn(context, context.input) if self._takes_input else self.fn(context)
+            if not inspect.isawaitable(running):
+                raise UsageError(
+                    f"{self.__name__} returned {running!r} and no awaitable; declare it with "
+                    "`async def`",
+                    run_id=run.run_id,
+                )
+            result = await running
         except BaseException as error:
             return await self._after(run, error)
         if run.lost_to is not None:
             raise run.lost_to
         if run.waiting_for is not None:
             _warn_swallowed(run)
-            return Suspended(await run.suspended(), run.run_id)
+            return Suspended(await run.leave_function(), run.run_id)
         await run.complete()
         return Success(result, run.run_id)
 
     async def _after(self, run: Run, error: BaseException) -> RunResult[OutT]:
-        if not _is_settled(error):
+        if is_stray_cancellation(error):
+            stray, error = error, cut_short(f"the workflow of run {run.run_id!r}")
+            error.__cause__ = stray
+        if not settles(error):
             raise error
         if run.lost_to is not None:
             if error is run.lost_to:
                 raise error
             raise run.lost_to from error
+        mistake = mistake_in(error, run.run_id)
+        if mistake is not None:
+            raise mistake
+        rest = without_suspension(error, run.run_id)
         if run.waiting_for is not None:
-            if isinstance(error, Exception):
+            if rest is error and run.was_told:
                 _warn_swallowed(run)
-            return Suspended(await run.suspended(), run.run_id)
-        if not isinstance(error, Exception):
+            return Suspended(await run.leave_function(), run.run_id)
+        if not isinstance(rest, Exception):
             raise error
-        if isinstance(error, _OF_THE_SESSION) and error.run_id == run.run_id:
-            raise error
-        await run.fail(error)
-        return Failed(error, run.run_id)
+        if isinstance(rest, _OF_THE_SESSION) and rest.run_id == run.run_id:
+            raise rest
+        await run.fail(rest)
+        return Failed(rest, run.run_id)
 
     def _input(self, run: Run) -> Any:
         metadata = run.metadata
@@ -306,12 +370,9 @@ def _input_of(fn: Callable[..., object]) -> tuple[bool, TypedValue[Any] | None]:
     return True, annotated_value(fn, positional[1].name)
 
 
-def _is_settled(error: BaseException) -> bool:
-    """Tell whether the workflow itself ended with ``error``: it is no cancellation or exit (D2)."""
-    if isinstance(error, BaseExceptionGroup):
-        inner = cast("BaseExceptionGroup[BaseException]", error)
-        return all(map(_is_settled, inner.exceptions))
-    return isinstance(error, (Exception, SuspendError))
+def _checked_event(name: object, run_id: str) -> str:
+    with naming_run(run_id):
+        return check_event_name(name)
 
 
 def _warn_swallowed(run: Run) -> None:
@@ -330,7 +391,7 @@ async def _call_hook(name: str, hook: Callable[..., object], outcome: object) ->
         returned = hook(outcome)
         if inspect.isawaitable(returned):
             await returned
-    except Exception:
+    except (Exception, SuspendError):
         from logging import getLogger
 
         getLogger("kassette").exception("%s raised; the run's result stands", name)

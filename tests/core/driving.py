@@ -248,8 +248,11 @@ def snapshot(machine: Machine) -> dict[str, Any]:
 
 
 def _frozen(value: Any) -> Any:
-    if type(value).__name__ == "Recorded":
-        return {name: _frozen(getattr(value, name)) for name in type(value).__slots__}
-    if isinstance(value, (dict, list, set)):
+    if type(value).__module__ in ("kassette.replay", "kassette.steps", "kassette.waits"):
+        fields = getattr(type(value), "__slots__", ()) if not isinstance(value, tuple) else ()
+        return {name: _frozen(getattr(value, name)) for name in fields} or value
+    if isinstance(value, dict):
+        return {key: _frozen(each) for key, each in value.items()}
+    if isinstance(value, (list, set)):
         return copy.copy(value)
     return value

@@ -167,7 +167,7 @@ def test_values_take_fields_by_position_and_by_name() -> None:
     assert Record("llm") == Record(name="llm") == Record("llm", ()) == Record("llm", path=())
     wait = WaitForEvent("ok", 5, path=("x",))
     assert (wait.event_name, wait.timeout, wait.reason, wait.path) == ("ok", 5, None, ("x",))
-    assert repr(Record("llm", ("x",))) == "Record(name='llm', path=('x',))"
+    assert repr(Tail(1, 2)) == "Tail(count=1, session=2, terminal=None)"
     assert repr(Close()) == "Close()"
 
 
@@ -175,7 +175,7 @@ def test_values_take_fields_by_position_and_by_name() -> None:
     ("make", "said"),
     [
         (Record, "needs name"),
-        (lambda: Record("a", (), 1), "takes 2 values, 3 were given"),  # type: ignore[call-arg]
+        (lambda: Tail(1, 2, None, 3), "takes 3 values, 4 were given"),  # type: ignore[call-arg]
         (lambda: Record("a", nme="b"), "takes no nme"),  # type: ignore[call-arg]
         (lambda: Record("a", name="b"), "takes no name, or takes it once only"),  # type: ignore[misc]
         (lambda: Record("a", (), path=()), "takes no path, or takes it once only"),  # type: ignore[misc]
@@ -210,7 +210,7 @@ def test_values_can_be_matched() -> None:
     match Record("llm", ("x",)):
         case Record(name, path):
             assert (name, path) == ("llm", ("x",))
-    assert Record.__match_args__ == ("name", "path")
+    assert Record.__match_args__ == ("name", "path", "caller", "interchangeable")
     assert StartEntry.__match_args__ == ()
 
 

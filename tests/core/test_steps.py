@@ -22,6 +22,7 @@ from kassette import (
     StepEntry,
     StepFailed,
     StepSucceeded,
+    StorageError,
     UsageError,
 )
 
@@ -222,17 +223,87 @@ def test_d3_the_refusal_names_step_and_path() -> None:
     assert caught.value.run_id == "run-1"
 
 
-def test_a_failed_step_records_nothing_and_its_next_call_is_the_next_occurrence() -> None:
-    """A failure would be journaled, or the numbers differ between the live run and replay."""
+def test_a_failed_step_records_nothing_and_gives_its_number_back() -> None:
+    """A step repeated by hand would be paid for again in the next session."""
     session = opened()
-    session.do(StepFailed(session.begin("llm")))
+    for _ in range(3):
+        session.do(StepFailed(session.begin("llm")))
     assert len(session.stored) == 1
     assert session.step("llm", "retry") == "retry"
-    assert session.ran == ["llm#2"]
+    session.do(StepFailed(session.begin("llm")))
+    assert session.step("llm", "second") == "second"
+    assert session.ran == ["llm", "llm#2"]
     again = opened(session.stored)
-    assert again.begin("llm") == "llm"  # never recorded, so it runs again
-    again.do(StepFailed("llm"))
-    assert again.step("llm") == "retry"
+    assert [again.step("llm"), again.step("llm")] == ["retry", "second"]
+    assert again.ran == []
+
+
+def test_a_result_that_was_not_written_gives_its_number_back() -> None:
+    """A full disk would shift the numbers of everything after it."""
+    session = opened()
+    step_id = session.begin("llm")
+    session.fails.append(StorageError("full", rolled_back=True))
+    with pytest.raises(StorageError):
+        session.succeed(step_id, 1)
+    assert session.step("llm", 2) == 2
+    assert session.ran == ["llm"]
+
+
+@pytest.mark.parametrize("gap", [1, 2, 11])
+def test_a_failed_step_keeps_its_number_where_a_later_one_is_recorded(gap: int) -> None:
+    """Journals of earlier releases, which numbered failed calls too, would replay otherwise: the
+    recorded call would never be reached, and paid for again."""
+    recorded = f"llm#{gap + 1}"
+    session = opened(journal(start(), step(recorded, "kept")))
+    for number in range(1, gap + 1):
+        step_id = session.begin("llm")
+        assert step_id == ("llm" if number == 1 else f"llm#{number}")
+        session.do(StepFailed(step_id))
+    assert session.step("llm") == "kept"
+    session.do(StepFailed(session.begin("llm")))
+    assert session.begin("llm") == f"llm#{gap + 2}"
+
+
+def test_a_number_in_an_id_that_is_none_is_no_number() -> None:
+    """A journal made by somebody else would keep a failed step from being repeated."""
+    stored = journal(
+        start(),
+        step("odd#x", 1, name="odd"),
+        step("other", 1, name="odd"),
+        step("odd#" + "9" * 30, 1, name="odd"),
+    )
+    session = opened(stored)
+    first = session.begin("odd")
+    session.do(StepFailed(first))
+    assert (first, session.begin("odd")) == ("odd", "odd#2")
+
+
+def test_overlapping_calls_of_one_name_are_refused() -> None:
+    """After a crash each of two calls could get the other's result."""
+    session = opened()
+    session.begin("llm")
+    before = snapshot(session.machine)
+    with pytest.raises(UsageError, match="called again before its first call had ended"):
+        session.begin("llm")
+    assert snapshot(session.machine) == before
+    session.begin("llm", ("x",))
+    session.begin("other")
+    session.tell(StepSucceeded("llm", 1))
+    with pytest.raises(UsageError, match="called again before"):
+        session.begin("llm")
+
+
+def test_interchangeable_calls_may_overlap() -> None:
+    """An adapter whose names say everything could not run two equal requests at once."""
+    session = opened()
+    first = session.begin("llm")
+    again = Record("llm", interchangeable=True)
+    assert session.do(again) == [RunStep("llm#2", "llm")]
+    session.do(StepFailed(first))
+    assert session.do(again) == [RunStep("llm#3", "llm")]
+    session.do(StepFailed("llm#3"))
+    session.do(StepFailed("llm#2"))
+    assert session.do(again) == [RunStep("llm", "llm")]
 
 
 def test_a_step_may_be_reported_once() -> None:

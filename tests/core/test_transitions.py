@@ -17,11 +17,13 @@ from kassette import (
     Close,
     Command,
     Complete,
+    EnterFunction,
     EnterParallel,
     Entry,
     Fail,
     FencedError,
     KassetteError,
+    LeaveFunction,
     LeaveParallel,
     Loaded,
     LoadFailed,
@@ -112,6 +114,16 @@ def _suspending(*, running: bool = False, appending: bool = False, block: bool =
     return session
 
 
+def _in_function(*, running: bool = False, suspended: bool = False) -> Session:
+    session = opened()
+    session.do(EnterFunction())
+    if running:
+        session.begin("llm")
+    if suspended:
+        session.tell(WaitForEvent("ok", caller="told"))
+    return session
+
+
 def _closing(*, appending: bool = False) -> Session:
     session = opened()
     if appending:
@@ -151,12 +163,14 @@ WAYS: dict[State, list[Callable[[], Session]]] = {
     State.RELOADING: [_reloading, _reloading_past_a_deadline, _reloading_to_deliver],
     State.DELIVERING: [_delivering],
     State.CANCELLING: [_cancelling],
-    State.ACTIVE: [opened, _running, _delivered],
+    State.ACTIVE: [opened, _running, _delivered, _in_function],
     State.SUSPENDING: [
         lambda: _suspending(running=True),
         lambda: _suspending(appending=True),
         lambda: _suspending(block=True),
         lambda: _suspending(block=True, running=True),
+        lambda: _in_function(suspended=True),
+        lambda: _in_function(suspended=True, running=True),
     ],
     State.CLOSING: [_closing, lambda: _closing(appending=True)],
     State.SUSPENDED: [_suspended],
@@ -203,6 +217,13 @@ COMMANDS: list[Command] = [
     WaitForEvent("ok"),
     WaitForEvent("new", path=("y",)),
     WaitForEvent("new", -1),
+    WaitForEvent("third", caller="another"),
+    WaitForEvent("", caller="another"),
+    Record("third", caller="another"),
+    Record("third", caller="told"),
+    EnterParallel(("third",), caller="another"),
+    EnterFunction(),
+    LeaveFunction(),
     WaitForEvent(""),
     EnterParallel(("x", "z"), ("y",)),
     EnterParallel(("a:b",)),

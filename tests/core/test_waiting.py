@@ -20,6 +20,7 @@ from kassette import (
     Raise,
     Record,
     Release,
+    RunCancelledError,
     Start,
     State,
     StepFailed,
@@ -307,8 +308,13 @@ def test_d7_a_crash_between_two_waits_loses_neither() -> None:
     with pytest.raises(SuspendError):
         session.do(LeaveParallel(("x", "y")))
     waits = [each for each in session.stored[3:] if isinstance(each, SuspendEntry)]
-    assert [each.timeout for each in waits] == [deadline, "2026-01-31T12:00:01.000Z"]
-    assert resumed(session.stored, "a", 1).state() is State.ACTIVE
+    assert [each.timeout for each in waits] == ["2026-01-31T12:00:01.000Z"]
+    assert session.machine.waiting_for == "a"
+    for event in ("a", "b"):
+        assert resumed(list(session.stored), event, 1).state() is State.ACTIVE
+    late = Session(list(session.stored), now=later(60))
+    with pytest.raises(RunCancelledError):
+        late.do(Start(writer="late"))
 
 
 @pytest.mark.parametrize("path", [("x",), ("x", "deeper")])
@@ -480,15 +486,18 @@ def test_an_abandoned_block_without_waits_just_ends() -> None:
     assert session.state() is State.ACTIVE
 
 
-def test_an_event_delivered_in_an_abandoned_block_stays_used() -> None:
-    """The same payload would be handed out twice."""
-    stored = journal(start(), suspend("ok"), start(2), resume("ok", 1))
-    session = opened(stored)
-    session.do(EnterParallel(("x",)))
-    session.wait("ok", ("x",))
-    session.do(LeaveParallel(("x",), abandoned=True))
+@pytest.mark.parametrize("path", [("x",), ("x", "deeper")])
+def test_an_event_delivered_in_an_abandoned_block_may_be_waited_for_again(path: BranchPath) -> None:
+    """A block that timed out could not be tried again if one of its events had arrived."""
+    stored = journal(start(), suspend("ok"), suspend("out"), start(2), resume("ok", 1))
+    session = opened([*stored, resume("out", 2).at(5)])
+    session.wait("out")
+    for _ in range(2):
+        session.do(EnterParallel(("x",)))
+        assert session.wait("ok", path) == 1
+        session.do(LeaveParallel(("x",), abandoned=True))
     with pytest.raises(UsageError, match="twice"):
-        session.wait("ok")
+        session.wait("out")
 
 
 @pytest.mark.parametrize("ending", ["lost", "closed"])

@@ -20,6 +20,8 @@ from kassette_io import (
     start,
     workflow,
 )
+from kassette_io._waiting import current_task
+from kassette_io.calling import Call
 from tests.io.storages import World
 from tests.io.stories import RUN, Clock, Ledger, journal_steps, journal_types, opening, recording
 
@@ -43,7 +45,7 @@ class Naps:
 def naps(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Naps:
     naps = Naps(clock)
     monkeypatch.setattr("kassette_io.context.sleep", naps.sleep)
-    monkeypatch.setattr("kassette_io.run.sleep", naps.sleep)
+    monkeypatch.setattr("kassette_io.calling.sleep", naps.sleep)
     return naps
 
 
@@ -120,7 +122,7 @@ async def test_d13_kassettes_errors_and_exits_are_never_tried_again(
     flaky = Flaky(9, lambda: error)
     async with await start(MemoryStorage(), RUN) as run:
         with pytest.raises(type(error)):
-            await run.record_at((), "a", flaky, (), retry=Retry(3))
+            await run.record_at((), "a", Call(flaky, (), Retry(3)), home=current_task())
     assert (flaky.attempts, naps.taken) == (1, [])
 
 
@@ -146,7 +148,7 @@ async def test_d13_a_result_that_cannot_be_written_is_not_tried_again(naps: Naps
     work = Ledger()
     async with await start(MemoryStorage(), RUN) as run:
         with pytest.raises(UsageError, match=r"is a builtins.set"):
-            await run.record_at((), "a", work.work, ("a", {1}), retry=Retry(3))
+            await run.record_at((), "a", Call(work.work, ("a", {1}), Retry(3)), home=current_task())
     assert work.done == ["a"]
     assert naps.taken == []
 
@@ -156,7 +158,12 @@ async def test_d13_a_replayed_step_asks_no_schedule(world: World, naps: Naps) ->
     flaky = Flaky(1)
     for _ in range(2):
         async with await start(world.open(), RUN) as run:
-            assert await run.record_at((), "a", flaky, (), retry=Retry(2, delay=0)) == 2
+            assert (
+                await run.record_at(
+                    (), "a", Call(flaky, (), Retry(2, delay=0)), home=current_task()
+                )
+                == 2
+            )
     assert flaky.attempts == 2
 
 

@@ -22,6 +22,7 @@ from kassette_io import (
     MemoryStorage,
     SessionClosedError,
     Success,
+    SuspendError,
     UsageError,
     WriteContentionError,
     resume,
@@ -148,20 +149,25 @@ async def test_on_replay_is_called_before_the_step_returns_and_only_then(world: 
     assert order == ["a", "b", "sync 0", "a", "async None", "b"]
 
 
-async def test_what_on_replay_raises_reaches_the_caller(world: World) -> None:
-    """If it fails, a broken stream is not noticed."""
+@pytest.mark.parametrize("error", [OSError("the stream is closed"), SuspendError("ok")])
+async def test_what_on_replay_raises_is_logged_and_goes_no_further(
+    world: World, error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If it fails, a browser that has gone away ends the run for good."""
 
     def broken(result: object) -> None:
-        raise OSError("the stream is closed")
+        raise error
 
-    for expected in (None, OSError):
+    async def broken_later(result: object) -> None:
+        await checkpoint()
+        raise error
+
+    for on_replay in (broken, broken_later):
         async with await start(world.open(), RUN) as run:
-            if expected is None:
-                await run.record("a", lambda: 1, on_replay=broken)
-            else:
-                with pytest.raises(expected):
-                    await run.record("a", lambda: 1, on_replay=broken)
-                assert await run.record("b", lambda: 2) == 2
+            assert await run.record("a", lambda: 1, on_replay=on_replay) == 1
+            assert await run.record("b", lambda: 2, on_replay=on_replay) == 2
+    (first, second) = [record.getMessage() for record in caplog.records]
+    assert first == second == f"on_replay raised in run {RUN!r}; the result stands"
 
 
 async def test_leaving_the_block_closes_without_ending_the_run(world: World) -> None:

@@ -54,7 +54,8 @@ def plan(dice: random.Random, depth: int = 0) -> tuple[Node, ...]:
             inner = tuple(
                 Node("branch", key, plan(dice, depth + 1)) for key in "abc"[: dice.randint(1, 3)]
             )
-        nodes.append(Node(kind, dice.choice(["llm", "tool:x", "y"]), inner))
+        name = dice.choice(["llm", "tool:x", "y"])
+        nodes.append(Node(kind, f"{name}!" if kind == "fails" else name, inner))
     return tuple(nodes)
 
 

@@ -18,9 +18,12 @@ from typing import Any, NamedTuple
 from kassette import forking, object_append, replay
 from kassette.machine import Machine
 from kassette.object_append import ObjectWriter
+from kassette.steps import Steps
+from kassette.waits import Waits
 from kassette_io import _local_journal, _run_lock, lifecycle
 from kassette_io._local_journal import LocalJournal
 from kassette_io._run_lock import RunLock
+from kassette_io.calling import Flight
 from tests.simulation import invariants
 from tests.simulation.choices import Seeded
 from tests.simulation.running import run_schedule
@@ -145,16 +148,16 @@ MUTANTS: tuple[Mutant, ...] = (
         "suspend is written before the siblings finish",
         ON_STORE,
         (Machine,),
-        "_is_quiet",
-        "return not (self._running or self._appending or self._branches)",
-        "return True",
+        "_is_busy",
+        "return self._in_function or self.in_flight",
+        "return False",
     ),
     Mutant(
         "a suspension is whole with the first of its waits",
         ON_STORE,
-        (Machine,),
-        "_suspend",
-        "more=wait is not self._waits[-1]",
+        (Waits,),
+        "entries",
+        "more=wait is not waits[-1]",
         "more=False",
     ),
     Mutant(
@@ -170,25 +173,65 @@ MUTANTS: tuple[Mutant, ...] = (
         ON_STORE,
         (Machine,),
         "_record",
-        "if self._suspended_paths:",
-        "if False:",
+        "if self._state is not State.ACTIVE and",
+        "if False and",
     ),
     Mutant(
         "replay goes by position",
         ON_STORE,
-        (Machine,),
-        "_record",
+        (Steps,),
+        "record",
         "self._recorded.steps.get(step_id)",
         "dict(enumerate(self._recorded.steps.values()))"
-        ".get(sum(each for _, each in self._counters.values()))",
+        ".get(sum(each.count for each in self._names.values()))",
     ),
     Mutant(
         "recorded steps run again",
         ON_STORE,
+        (Steps,),
+        "record",
+        "if entry is not None:",
+        "if False:",
+    ),
+    Mutant(
+        "a failed step keeps its number",
+        ON_STORE,
+        (Steps,),
+        "fail",
+        "name.count -= 1",
+        "break",
+    ),
+    Mutant(
+        "a step that was not written counts as failed for good",
+        ON_DISK,
+        (Steps,),
+        "fail",
+        "self._running.pop(step_id, None) or self._appending.pop(step_id, None)",
+        "self._running.pop(step_id, None)",
+    ),
+    Mutant(
+        "waits are written while the function runs",
+        ON_STORE,
         (Machine,),
-        "_record",
-        "if entry is None:",
-        "if True:",
+        "_is_busy",
+        "self._in_function or self.in_flight",
+        "self.in_flight",
+    ),
+    Mutant(
+        "what a cancelled tool has in flight is not held",
+        ON_STORE,
+        (Flight,),
+        "hold",
+        "self.held = True",
+        "pass",
+    ),
+    Mutant(
+        "only waits that are new are written",
+        ON_STORE,
+        (Waits,),
+        "_to_write",
+        "return unwritten or self._waits[-1:]",
+        "return unwritten",
     ),
     Mutant(
         "a start hides a suspension",

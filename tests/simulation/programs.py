@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from kassette import KassetteError, Retry, SuspendedError, SuspendError
 from kassette_io.context import Context
 from tests.simulation.history import History, Live, Told
-from tests.simulation.world import Died, Violation, World
+from tests.simulation.world import Cancelled, Died, Fiber, Violation, World, complete
 
 
 class Flaky(Exception):
@@ -19,7 +20,17 @@ class Flaky(Exception):
 class Kit:
     """A workflow's context, watched: numbers the steps by itself, notes what ran and was given."""
 
-    __slots__ = ("_counts", "_path", "_resting", "ctx", "earlier", "history", "session", "world")
+    __slots__ = (
+        "_counts",
+        "_path",
+        "_resting",
+        "asked",
+        "ctx",
+        "earlier",
+        "history",
+        "session",
+        "world",
+    )
 
     def __init__(
         self,
@@ -38,13 +49,17 @@ class Kit:
         self._path = path
         self._counts: dict[str, int] = {} if parent is None else parent._counts
         self._resting: set[str] = set() if parent is None else parent._resting
+        self.asked: list[str] = [] if parent is None else parent.asked
 
     def _branch(self, ctx: Context, key: str) -> Kit:
         path = f"{self._path}{key}:"
         return Kit(self.world, self.history, ctx, self.session, path, self)
 
     async def step(self, name: str, *, failures: int = 0, retry: Retry | None = None) -> Any:
-        """Take a step whose function fails ``failures`` times before it returns a new value."""
+        """Take a step whose function fails ``failures`` times before it returns a new value.
+
+        A step that fails gives its number back.
+        """
         full = self._path + name
         count = self._counts[full] = self._counts.get(full, 0) + 1
         step_id = full if count == 1 else f"{full}#{count}"
@@ -52,12 +67,20 @@ class Kit:
         ran: list[Any] = []
 
         def act() -> Any:
+            if self._path in self._resting:
+                raise self.world.broken("a_suspended_branch_rests", f"{step_id} runs")
             self.world.pause("step")
+            try:
+                self.world.feel()
+            except Cancelled as cancelled:
+                if not isinstance(cancelled.reason, SuspendError):
+                    raise
+                raise self.world.broken(
+                    "paid_work_is_recorded", f"{step_id} was cut off by a suspension"
+                ) from None
             self.history.lives.append(
                 Live(self.history.tick(), self.ctx.run_id, self.session, step_id)
             )
-            if self._path in self._resting:
-                raise self.world.broken("a_suspended_branch_rests", f"{step_id} runs")
             if left[0]:
                 left[0] -= 1
                 raise Flaky(f"{step_id} fails")
@@ -66,8 +89,9 @@ class Kit:
 
         try:
             value = await self.ctx.step(name, act, retry=retry)
-        except SuspendedError:
-            if ran:
+        except BaseException as error:
+            self._counts[full] = count - 1
+            if ran and isinstance(error, (SuspendedError, SuspendError)):
                 raise self.world.broken(
                     "paid_work_is_recorded", f"{step_id} was thrown away"
                 ) from None
@@ -79,8 +103,10 @@ class Kit:
         """Wait for an event."""
         try:
             value = await self.ctx.suspend(event, timeout=timeout)
-        except SuspendError:
+        except SuspendError as error:
             self._resting.add(self._path)
+            if error.event_name == event:
+                self.asked.append(event)
             raise
         self._note(event, value, event=True)
         return value
@@ -101,6 +127,38 @@ class Kit:
             return lambda ctx: branch(self._branch(ctx, key))
 
         return await self.ctx.parallel({key: watched(key, fn) for key, fn in branches.items()})
+
+    async def together(self, *tools: Callable[[Kit], Awaitable[Any]], cancelling: bool) -> None:
+        """Run plain tasks at once, as a framework runs tools; one that ends early may end all."""
+        world = self.world
+        fibers: list[Fiber] = []
+        errors: list[BaseException] = []
+
+        def call(tool: Callable[[Kit], Awaitable[Any]]) -> None:
+            try:
+                complete(tool(self))  # type: ignore[arg-type]
+            except (Died, Violation):
+                raise
+            except Cancelled:
+                pass
+            except BaseException as error:
+                errors.append(error)
+                for fiber in fibers:
+                    fiber.cancelled = error if cancelling else None
+
+        for number, tool in enumerate(tools):
+            fibers.append(world.spawn(world.process, f"tool {number}", partial(call, tool)))
+        for fiber in fibers:
+            world.join(fiber)
+            if errors and not cancelling:
+                break
+        if errors:
+            raise BaseExceptionGroup("tools", errors)
+
+    async def think(self) -> None:
+        """Do something that is no step, and can be cancelled."""
+        self.world.pause("think")
+        self.world.feel()
 
 
 Program = Callable[[Kit], Awaitable[Any]]
@@ -253,6 +311,48 @@ async def careless(kit: Kit) -> None:
     await kit.step("z")
 
 
+async def repeats(kit: Kit) -> None:
+    """Steps that are caught and repeated by hand, with a crash in between where it likes."""
+    await kit.step("a")
+    for failures in (1, 1, 0):
+        try:
+            await kit.step("b", failures=failures)
+        except Flaky:
+            await kit.think()
+            continue
+        break
+    await kit.wait("go")
+    await kit.step("b")
+
+
+async def _pays(kit: Kit) -> None:
+    await kit.step("pay")
+
+
+async def _pays_and_asks(kit: Kit) -> None:
+    await kit.think()
+    await kit.step("look")
+    await kit.wait("one")
+
+
+async def _asks(kit: Kit) -> None:
+    await kit.think()
+    await kit.wait("two")
+    await kit.step("act")
+
+
+async def tools(kit: Kit) -> None:
+    """Tools in plain tasks, of which two ask; the runner cancels the others when one does."""
+    await kit.together(_pays, _pays_and_asks, _asks, cancelling=True)
+    await kit.step("z")
+
+
+async def gathered(kit: Kit) -> None:
+    """Tools in plain tasks; who waits for them goes on with the first that raises."""
+    await kit.together(_asks, _pays, _pays_and_asks, cancelling=False)
+    await kit.step("z")
+
+
 PROGRAMS: tuple[Program, ...] = (
     line,
     loop,
@@ -267,6 +367,9 @@ PROGRAMS: tuple[Program, ...] = (
     swallows_in_a_branch,
     clings,
     careless,
+    repeats,
+    tools,
+    gathered,
 )
 """From simple to strange."""
 
@@ -277,5 +380,8 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "swallows": ("go",),
     "clings": ("go",),
     "swallows_in_a_branch": ("go",),
+    "repeats": ("go",),
+    "tools": ("one", "two"),
+    "gathered": ("one", "two"),
 }
 """What the workflows wait for."""

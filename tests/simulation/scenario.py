@@ -13,6 +13,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import orjson
+
 from kassette import (
     EventPendingError,
     FencedError,
@@ -306,6 +308,7 @@ class Scenario:
                 pass
             case Suspended(event=event):
                 kind, detail = "suspended", event
+                self._check_waits(run_id, storage)
             case Failed(error=error):
                 kind, detail = "failed", repr(error)
                 if isinstance(error, KassetteError) and not isinstance(
@@ -314,6 +317,15 @@ class Scenario:
                     raise self.world.broken("only_expected_errors", repr(error)) from error
         self._note(run_id, storage.session, kind, detail)
         return kind
+
+    def _check_waits(self, run_id: str, storage: Watched) -> None:
+        """See that every event the function has asked for can be delivered."""
+        lines = map(orjson.loads, self._visible(run_id).splitlines())
+        written = {line["waitingFor"] for line in lines if line["type"] == "suspend"}
+        asked = [] if storage.kit is None else storage.kit.asked
+        for event in asked:
+            if event not in written:
+                raise self.world.broken("every_wait_is_written", f"{run_id}: {event} is not")
 
     def _flow(self, storage: Watched) -> Workflow[Any, Any]:
         async def function(ctx: Context) -> None:

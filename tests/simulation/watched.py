@@ -16,7 +16,7 @@ from kassette import (
     decode_journal,
     encode_entry,
 )
-from kassette_io.storage import SessionStorage
+from kassette_io.storage import BatchStorage
 from tests.simulation.history import Ack, Forked, History, Refused
 from tests.simulation.invariants import check_status
 from tests.simulation.programs import Kit
@@ -29,7 +29,7 @@ class Watched:
 
     def __init__(
         self,
-        inner: SessionStorage,
+        inner: BatchStorage,
         world: World,
         history: History,
         owner: str,
@@ -53,6 +53,16 @@ class Watched:
             self._refused(run_id, entry, error)
             raise
         self._acknowledged(run_id, entry, offset)
+        return offset
+
+    async def append_all(self, run_id: str, entries: list[Entry]) -> int:
+        try:
+            offset = await self._inner.append_all(run_id, entries)
+        except KassetteError as error:
+            self._refused(run_id, entries[0], error)
+            raise
+        for at, entry in enumerate(entries, offset):
+            self._acknowledged(run_id, entry, at)
         return offset
 
     async def read_all(self, run_id: str) -> list[Entry]:

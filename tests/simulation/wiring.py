@@ -8,8 +8,9 @@ threads, the module ``os``, the wall clock and random tokens.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, nullcontext
+from contextvars import Context
 from functools import partial
 from types import SimpleNamespace, TracebackType
 from typing import Any
@@ -26,6 +27,7 @@ from kassette_io import (
     workflows,
 )
 from kassette_io._threads import Job, Mailbox
+from kassette_io.calling import Flight, in_context
 from tests.simulation.disk import Disk
 from tests.simulation.world import Fiber, World, complete
 
@@ -53,6 +55,9 @@ class _Event:
     def __init__(self) -> None:
         self._set = False
         self._waiters: list[Fiber] = []
+
+    def is_set(self) -> bool:
+        return self._set
 
     def set(self) -> None:
         self._set = True
@@ -158,6 +163,17 @@ def _spawn(function: Callable[..., Any], *args: Any) -> None:
     world.spawn(world.process, "sender", lambda: complete(function(*args)))
 
 
+async def _fly(
+    call: Callable[[], Coroutine[Any, Any, Any]], context: Context, flight: Flight
+) -> Any:
+    fiber = _world().fiber
+    fiber.flights.append(flight)
+    try:
+        return await in_context(context, call())
+    finally:
+        fiber.flights.remove(flight)
+
+
 async def _sleep(seconds: float) -> None:
     _world().sleep(seconds)
 
@@ -207,7 +223,11 @@ def wired() -> Iterator[None]:
         (run, "sleep", _sleep),
         (run, "checkpoint", _nothing),
         (run, "checkpoint_if_cancelled", _nothing),
-        (run, "drop_pending_cancellation", _nothing),
+        (run, "current_task", lambda: _world().fiber),
+        (run, "fly", _fly),
+        (context, "current_task", lambda: _world().fiber),
+        (workflows, "current_task", lambda: _world().fiber),
+        (workflows, "is_stray_cancellation", lambda error: False),
         (run.Run, "__del__", lambda self: None),
         (context, "create_task_group", _TaskGroup),
         (context, "sleep", _sleep),

@@ -31,6 +31,14 @@ class Violation(BaseException):
         self.what = what
 
 
+class Cancelled(BaseException):
+    """The group that this fiber belongs to wants it to end, for ``reason``."""
+
+    def __init__(self, reason: BaseException) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class Died(BaseException):
     """The process of this fiber is dead; nothing that it does now has any effect."""
 
@@ -50,14 +58,26 @@ class Process:
 
 
 class Fiber:
-    """One thread of control of a process."""
+    """One thread of control of a process; ``cancelled`` says why its group wants it to end."""
 
-    __slots__ = ("error", "finished", "greenlet", "name", "process", "waiters")
+    __slots__ = (
+        "__weakref__",
+        "cancelled",
+        "error",
+        "finished",
+        "flights",
+        "greenlet",
+        "name",
+        "process",
+        "waiters",
+    )
 
     def __init__(self, process: Process, name: str) -> None:
         self.process = process
         self.name = name
         self.finished = False
+        self.cancelled: BaseException | None = None
+        self.flights: list[Any] = []
         self.error: BaseException | None = None
         self.waiters: list[Fiber] = []
         self.greenlet: Any = None
@@ -200,6 +220,12 @@ class World:
             self.say(f"CRASH of {victim.name}")
             self.doomed = [victim] if victim.mortal else []
         self._yield(self.fiber)
+
+    def feel(self) -> None:
+        """Raise Cancelled in a fiber that is to end, unless a flight of it is held."""
+        reason = self.fiber.cancelled
+        if reason is not None and not any(flight.held for flight in self.fiber.flights):
+            raise Cancelled(reason)
 
     def say(self, what: str) -> None:
         """Put a line into the trace, if there is one."""

@@ -1,0 +1,183 @@
+"""What one session waits for, and in whose company; no steps, no session state.
+
+Rules:
+- Every wait of a run has an event name of its own.
+- A wait raises SuspendError in its own task at once. From then on its branch (or, outside of
+  ``parallel``, the workflow) begins nothing new.
+- A branch of a parallel block does not hold up its siblings: they go on (D7).
+- Another task on the same branch, which knows nothing of the suspension, hears of it by a
+  SuspendError of its own as soon as it asks for something. If what it asks for is an event, it
+  waits for that too. A task that was told and asks again has swallowed the SuspendError, and that
+  is a SuspendedError.
+- The ``suspend`` entries are written together, and last. A wait that the journal already holds is
+  not written again, unless nothing else would say that the run is suspended. All but the last say
+  that ``more`` are to follow.
+- A wait reached again in a later session keeps its first deadline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from datetime import datetime
+from typing import NamedTuple, final
+
+from kassette.commands import EnterParallel, LeaveParallel, WaitForEvent
+from kassette.effects import Deliver, Raise
+from kassette.entries import SuspendEntry
+from kassette.errors import SuspendedError, SuspendError, UsageError
+from kassette.naming import BranchPath, check_branch_key, check_event_name, check_label
+from kassette.replay import Recorded
+from kassette.timestamps import after, format_timestamp
+
+
+class _Wait(NamedTuple):
+    event: str
+    reason: str
+    deadline: str | None
+    path: BranchPath
+
+
+@final
+class Waits:
+    """The waits and branches of a session of run ``run_id`` over the journal ``recorded``."""
+
+    __slots__ = ("_awaited", "_branches", "_paths", "_recorded", "_run_id", "_told", "_waits")
+
+    def __init__(self, recorded: Recorded, run_id: str) -> None:
+        self._recorded = recorded
+        self._run_id = run_id
+        self._branches: set[BranchPath] = set()
+        self._awaited: dict[str, BranchPath] = {}
+        self._waits: list[_Wait] = []
+        self._paths: set[BranchPath] = set()
+        self._told: set[Hashable] = set()
+
+    @property
+    def waiting_for(self) -> str | None:
+        """The event that the run's status names once the waits are written; None without one."""
+        written = self._to_write()
+        return written[-1].event if written else None
+
+    @property
+    def in_parallel(self) -> bool:
+        """Whether a parallel block is open."""
+        return bool(self._branches)
+
+    def suspended(self, path: BranchPath) -> bool:
+        """Tell whether the branch ``path``, or one around it, has suspended."""
+        if not self._paths:
+            return False
+        return any(path[:depth] in self._paths for depth in range(len(path) + 1))
+
+    def was_told(self, caller: Hashable) -> bool:
+        """Tell whether ``caller`` has been raised a SuspendError."""
+        return caller in self._told
+
+    def refuse(self, caller: Hashable) -> Raise:
+        """Tell ``caller``, who asks for something, that its branch has suspended.
+
+        Raises SuspendedError if it was told before.
+        """
+        if caller in self._told:
+            raise self.swallowed()
+        return self._tell(caller, self.waiting_for or "")
+
+    def swallowed(self) -> SuspendedError:
+        """Return the error for who was told of the suspension and went on."""
+        return SuspendedError(
+            f"run {self._run_id!r} has suspended, waiting for {self.waiting_for!r}. Something "
+            "caught the SuspendError and went on: raise it again (see is_suspend_error)"
+        )
+
+    def wait(self, command: WaitForEvent, now: datetime, *, open: bool) -> Deliver | Raise:
+        """Deliver the event, or note the wait and suspend the branch.
+
+        ``open`` says that the waits are still to be written. Raises UsageError for a bad wait, or
+        one whose event another one waits for; SuspendedError as ``refuse`` does.
+        """
+        path, caller = command.path, command.caller
+        suspended = self.suspended(path) or not open
+        if suspended and caller in self._told:
+            raise self.swallowed()
+        event = check_event_name(command.event_name)
+        reason = (
+            f"Waiting for event: {event}"
+            if command.reason is None
+            else check_label("a reason", command.reason)
+        )
+        if event in self._awaited:
+            raise UsageError(
+                f"event {event!r} is waited for twice; use a name of its own for every wait, "
+                f"like '{event}:<item>'"
+            )
+        recorded = self._recorded
+        deadline = (
+            None if command.timeout is None else format_timestamp(after(now, command.timeout))
+        )
+        resume = recorded.resumes.get(event)
+        if resume is not None:
+            if suspended:
+                return self.refuse(caller)
+            self._awaited[event] = path
+            return Deliver(resume)
+        if open:
+            self._awaited[event] = path
+            self._waits.append(_Wait(event, reason, recorded.deadlines.get(event, deadline), path))
+            self._paths.add(path)
+        return self._tell(caller, event)
+
+    def enter(self, command: EnterParallel) -> None:
+        """Open the branches of a parallel block. Raises UsageError for a bad or used key."""
+        branches = [(*command.path, check_branch_key(key)) for key in command.keys]
+        for branch in branches:
+            if branch in self._branches:
+                raise UsageError(
+                    f"branch {':'.join(branch)!r} is running already; two parallel blocks that "
+                    "run at once need different keys"
+                )
+        self._branches.update(branches)
+
+    def leave(self, command: LeaveParallel) -> Raise | None:
+        """Close the branches of a parallel block; suspend the branch around it if one has.
+
+        An abandoned block was cancelled: its waits are dropped, as none of them was written, and
+        its events may be waited for again.
+        """
+        branches = {(*command.path, key) for key in command.keys}
+        depth = len(command.path) + 1
+        self._branches -= branches
+        waits = [wait for wait in self._waits if wait.path[:depth] in branches]
+        if command.abandoned:
+            self._waits = [wait for wait in self._waits if wait not in waits]
+            self._paths = {path for path in self._paths if path[:depth] not in branches}
+            self._awaited = {
+                event: path for event, path in self._awaited.items() if path[:depth] not in branches
+            }
+            return None
+        if not waits:
+            return None
+        self._paths.add(command.path)
+        return self._tell(command.caller, waits[-1].event)
+
+    def entries(self, session: int, timestamp: str) -> list[SuspendEntry]:
+        """Return what has to be written so that the journal holds every wait and ends with one."""
+        waits = self._to_write()
+        return [
+            SuspendEntry(
+                session=session,
+                timestamp=timestamp,
+                reason=wait.reason,
+                waiting_for=wait.event,
+                timeout=wait.deadline,
+                more=wait is not waits[-1],
+            )
+            for wait in waits
+        ]
+
+    def _to_write(self) -> list[_Wait]:
+        unwritten = [wait for wait in self._waits if wait.event not in self._recorded.deadlines]
+        return unwritten or self._waits[-1:]
+
+    def _tell(self, caller: Hashable, event: str) -> Raise:
+        self._told.add(caller)
+        return Raise(SuspendError(event, run_id=self._run_id))

@@ -1,0 +1,76 @@
+"""One parallel block: runs its branches and collects what each of them ends with.
+
+Rules:
+- A failed or suspended branch does not cancel its siblings, whose work may be paid for (D7).
+- The error of the first failed branch, in the order of the keys, is raised, with the others noted
+  on it. What took the session away goes first, then a mistake in using the run: that one goes
+  before a suspension, too, because it would stay hidden until somebody has answered.
+- A branch that ends with a cancellation although nobody cancelled the block has failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, final
+
+from kassette_io.run import Run
+from kassette_io.settling import cut_short, is_mistake, without_suspension
+
+
+@final
+class Block:
+    """What the branches of one parallel block of ``run`` have returned and raised, by key."""
+
+    __slots__ = ("errors", "results", "run", "suspended")
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.results: dict[str, Any] = {}
+        self.errors: dict[str, Exception] = {}
+        self.suspended: set[str] = set()
+
+    async def perform(self, key: str, branch: Callable[[], Awaitable[Any]]) -> None:
+        """Run the branch ``key``; raises only what is no end of its own making."""
+        try:
+            self.results[key] = await branch()
+        except BaseException as error:
+            rest = without_suspension(error, self.run.run_id)
+            if rest is None:
+                self.suspended.add(key)
+            elif isinstance(rest, Exception):
+                self.errors[key] = rest
+            else:
+                raise
+
+    def note_missing(self, keys: tuple[str, ...]) -> None:
+        """Take note of the branches of a block that has ended which have just disappeared."""
+        for key in keys:
+            if not (key in self.results or key in self.errors or key in self.suspended):
+                self.errors[key] = cut_short(f"branch {key!r}")
+
+    @property
+    def has_mistake(self) -> bool:
+        """Whether a branch has used the run in a way that the rules do not allow."""
+        return any(is_mistake(error, self.run.run_id) for error in self.errors.values())
+
+    def failure(self, keys: tuple[str, ...]) -> Exception | None:
+        """Return the error to raise for the block, the others noted on it; None if none failed."""
+        failed = [key for key in keys if key in self.errors]
+        if not failed:
+            return None
+        first = _first(failed, self.errors, self.run)
+        for key in failed:
+            if key != first:
+                self.errors[first].add_note(f"branch {key!r} failed as well: {self.errors[key]!r}")
+        return self.errors[first]
+
+    def forget(self) -> None:
+        """Let go of the errors, whose tracebacks lead back here: nothing is left in a cycle."""
+        self.results, self.errors = {}, {}
+
+
+def _first(failed: list[str], errors: Mapping[str, Exception], run: Run) -> str:
+    for key in failed:
+        if errors[key] is run.lost_to:
+            return key
+    return next((key for key in failed if is_mistake(errors[key], run.run_id)), failed[0])

@@ -1,0 +1,117 @@
+"""How a step's function is called: its context, its attempts, its time limit; no journal here.
+
+Rules:
+- A step's function runs in a copy of its caller's context, so that what it sets there is gone when
+  it returns, on the first run as on replay. The copy says which steps it is inside of.
+- All attempts of a step are one call here. A time limit bounds each of them.
+- A step called from the workflow's own task, or a branch's, runs in that task. One called from any
+  other task is a ``Flight``: once its branch, or one around it, has suspended it is held, and no
+  cancellation of its caller reaches it any more, because what it does may be paid for. Before that,
+  a cancellation of the caller is a cancellation of the step.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import Context, copy_context
+from typing import Any, TypeVar, cast, final
+
+from anyio import move_on_after, sleep
+
+from kassette import BranchPath, Retry
+
+T = TypeVar("T")
+
+
+@final
+class Call:
+    """A function, its arguments and how often and how long it may be tried; ``seconds`` each."""
+
+    __slots__ = ("args", "fn", "retry", "seconds", "step_id")
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        retry: Retry | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        self.fn = fn
+        self.args = args
+        self.retry = retry
+        self.seconds = seconds
+        self.step_id = ""
+
+    async def perform(self) -> Any:
+        """Call the function until an attempt succeeds or is the last one."""
+        retry = self.retry
+        if retry is None:
+            return await self._attempt()
+        attempt = 1
+        while True:
+            try:
+                return await self._attempt()
+            except Exception as error:
+                delay = retry.delay_after(attempt, error)
+                if delay is None:
+                    raise
+            await sleep(delay)
+            attempt += 1
+
+    async def _attempt(self) -> Any:
+        if self.seconds is None:
+            result = self.fn(*self.args)
+            return await result if inspect.isawaitable(result) else result
+        with move_on_after(self.seconds):
+            result = self.fn(*self.args)
+            return await result if inspect.isawaitable(result) else result
+        raise TimeoutError(
+            f"an attempt of step {self.step_id!r} took longer than {self.seconds:g} s"
+        )
+
+
+@final
+class Flight:
+    """A step of branch ``path`` under way in a task that is not the branch's own."""
+
+    __slots__ = ("held", "path", "scope")
+
+    def __init__(self, path: BranchPath, *, held: bool) -> None:
+        self.path = path
+        self.held = held
+        self.scope: Any = None
+
+    def hold(self) -> None:
+        """Let no cancellation of the caller reach the step from now on."""
+        self.held = True
+        if self.scope is not None:
+            self.scope.shield = True
+
+
+def new_context(inside: Callable[[], object]) -> Context:
+    """Return a copy of the current context in which ``inside`` has been called."""
+    context = copy_context()
+    context.run(inside)
+    return context
+
+
+@types.coroutine
+def in_context(context: Context, coroutine: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
+    """Await ``coroutine`` in the running task, each of its turns inside of ``context``."""
+    step: Callable[[Any], Any] = coroutine.send
+    value: Any = None
+    while True:
+        try:
+            awaited = context.run(step, value)
+        except StopIteration as end:
+            return cast("T", end.value)
+        try:
+            value = yield awaited
+            step = coroutine.send
+        except GeneratorExit:
+            context.run(coroutine.close)
+            raise
+        except BaseException as error:
+            step, value = coroutine.throw, error

@@ -1,0 +1,62 @@
+"""Which functions can be a workflow's; looked at when one is declared, before any run begins."""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from types import FunctionType, MethodType
+from typing import Any
+
+from kassette import UsageError
+
+
+def check_function(fn: object, *, takes_input: bool) -> None:
+    """Refuse what could only fail at its first start, for good.
+
+    A sync function passes only where it says that it returns an awaitable, or does not say anything
+    (a lambda, or a wrapper of something that does). Raises UsageError.
+    """
+    name = getattr(fn, "__qualname__", None) or repr(fn)
+    if isinstance(fn, type) or not callable(fn):
+        raise UsageError(f"a workflow is made from an async function, not from {name}")
+    called = _called(fn)
+    if inspect.isasyncgenfunction(called):
+        raise UsageError(
+            f"{name} is an async generator; a workflow is an async function that returns its "
+            "result. It can hand out partial results while a step runs"
+        )
+    if not inspect.iscoroutinefunction(called) and not _may_return_awaitable(called):
+        raise UsageError(f"{name} is not an async function; declare it with `async def`")
+    parameters = list(inspect.signature(fn).parameters.values())
+    if parameters and parameters[0].name in ("self", "cls"):
+        raise UsageError(
+            f"{name} is a method that nobody gives its {parameters[0].name!r}; make the workflow "
+            "of a bound method: workflow(instance.method, storage=…)"
+        )
+    try:
+        inspect.signature(fn).bind(*(None,) * (1 + takes_input))
+    except TypeError as error:
+        raise UsageError(
+            f"{name} cannot be called with a context{' and an input' * takes_input} alone: {error}"
+        ) from error
+
+
+def _called(fn: Any) -> Any:
+    while isinstance(fn, partial):
+        fn = fn.func  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    if isinstance(fn, (FunctionType, MethodType)) or inspect.iscoroutinefunction(fn):
+        return fn  # pyright: ignore[reportUnknownVariableType]
+    return type(fn).__call__  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType, reportUnknownArgumentType]
+
+
+def _may_return_awaitable(fn: Any) -> bool:
+    if inspect.isgeneratorfunction(fn):
+        return False
+    if not isinstance(fn, (FunctionType, MethodType)) or hasattr(fn, "__wrapped__"):
+        return True
+    declared = fn.__annotations__.get("return")
+    if declared is None:
+        return fn.__name__ == "<lambda>"
+    return any(
+        word in str(declared) for word in ("Awaitable", "Coroutine", "Future", "Task", "Any")
+    )
