@@ -20,7 +20,7 @@ nox.options.error_on_missing_interpreters = False
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTEST = ("-m", "pytest", "-m", "not slow", "--numprocesses=auto", "--maxprocesses=4")
-PYTEST += ("-o", "faulthandler_timeout=100")  # what hangs says where, before its worker is killed
+PYTEST += ("-o", "faulthandler_timeout=500")  # what hangs says where, before its worker is killed
 
 
 def install(session: nox.Session, *groups: str) -> None:

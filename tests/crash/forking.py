@@ -19,7 +19,6 @@ from kassette_io import LocalStorage, Run, _run_lock, start
 from .processes import Channel
 
 RUN_ID = "run"
-LONG_ENOUGH = 0.2
 
 
 def hold_and_fork(channel: Channel, *, backend: str, directory: str, how: str) -> None:
@@ -83,18 +82,19 @@ def _until_the_end(channel: Channel) -> None:
 
 
 def fork_while_opening(channel: Channel, *, backend: str, directory: str) -> None:
-    """Fork in one thread while another is about to take a lock; hold the session."""
+    """Fork in one thread while another takes a lock and does not know it yet; hold the session."""
     anyio.run(_fork_while_opening, channel, LocalStorage(directory), backend=backend)
 
 
 async def _fork_while_opening(channel: Channel, storage: LocalStorage) -> None:
-    locked, forked = threading.Event(), threading.Event()
+    locked, forking = threading.Event(), threading.Event()
+    os.register_at_fork(before=forking.set)  # called before the hooks that were there already
 
     def flock(fd: int, operation: int) -> None:
-        """Take the lock, and give the other thread the time to fork before that is known."""
+        """Take the lock, and let the other thread fork before that is known, if nothing stops it."""
         fcntl.flock(fd, operation)
         locked.set()
-        forked.wait(LONG_ENOUGH)
+        forking.wait()
 
     constants = {name: getattr(fcntl, name) for name in dir(fcntl) if name.startswith("LOCK_")}
     _run_lock.fcntl = SimpleNamespace(**constants, flock=flock)  # type: ignore[assignment,attr-defined]
@@ -104,7 +104,6 @@ async def _fork_while_opening(channel: Channel, storage: LocalStorage) -> None:
         if os.fork() == 0:
             _until_the_end(channel)
             os._exit(0)
-        forked.set()
 
 
 async def _hold(channel: Channel, storage: LocalStorage) -> None:

@@ -16,6 +16,7 @@ from kassette import Tail, check_append
 from kassette_io import Entry, LocalStorage, MemoryStorage, RemoteStorage, Storage
 from kassette_io.storage import as_session_storage
 from tests.io.object_stores import Client, Store
+from tests.io.stories import PATIENCE
 
 
 class ThreeMethods:
@@ -153,7 +154,7 @@ class HeldLocal:
         if self._armed:
             self._armed = False
             self._begun.set()
-            assert self._go.wait(60), "nobody let the append go"
+            assert self._go.wait(PATIENCE), "nobody let the append go"
         self._fsync(fd)
 
     def arm(self) -> None:
@@ -162,7 +163,7 @@ class HeldLocal:
         self._armed = True
 
     async def begun(self) -> None:
-        assert await to_thread.run_sync(self._begun.wait, 60, abandon_on_cancel=True)
+        assert await to_thread.run_sync(self._begun.wait, PATIENCE, abandon_on_cancel=True)
 
     def let_go(self) -> None:
         self._go.set()

@@ -11,6 +11,8 @@ from kassette_io import Entry, StartEntry, StepEntry, Storage, SuspendEntry
 
 STAMP = "2026-01-31T12:00:00.000Z"
 RUN = "run-1"
+PATIENCE = 120.0
+"""Seconds after which a thread that does not answer hangs, on a machine that is busy."""
 
 
 class Clock:

@@ -26,7 +26,7 @@ from kassette_io import (
 )
 from kassette_io._threads import MAX_THREADS, Job, Mailbox, Threads
 from tests.io.storages import HeldLocal
-from tests.io.stories import RUN, journal_types, opening, recording
+from tests.io.stories import PATIENCE, RUN, journal_types, opening, recording
 
 pytestmark = pytest.mark.anyio
 
@@ -273,8 +273,8 @@ def test_a_deferred_release_that_another_thread_took_stops_nobody() -> None:
     served, called = threading.Event(), threading.Event()
     writers.post_later(called.set)
     writers.post(Mailbox(lambda jobs: served.set()), Job("work"))
-    assert called.wait(5)
-    assert served.wait(5), "the writer waits for what is gone"
+    assert called.wait(PATIENCE)
+    assert served.wait(PATIENCE), "the writer waits for what is gone"
 
 
 def test_a_session_collected_in_the_middle_of_a_post_does_not_stop_the_writers(
@@ -311,7 +311,7 @@ def test_a_session_collected_in_the_middle_of_a_post_does_not_stop_the_writers(
     with pytest.warns(ResourceWarning, match="was never closed"):
         thread = threading.Thread(target=anyio.run, args=(append,), daemon=True)
         thread.start()
-        assert finished.wait(10), "the writers are deadlocked"
+        assert finished.wait(PATIENCE), "the writers are deadlocked"
         thread.join()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from kassette_io._threads import MAX_THREADS, Job, Mailbox, Threads
+from tests.io.stories import PATIENCE
 
 
 class Loop:
@@ -51,18 +52,18 @@ def test_an_idle_thread_may_take_what_a_busy_one_queued() -> None:
         def hold(jobs: list[Job], gate: Any = gate, inside: Any = inside) -> None:
             if jobs[0].request == "slow":
                 inside.set()
-                gate.wait(10)
+                gate.wait(PATIENCE)
 
         slow, other = _served(hold), _served(lambda jobs: None)
         first, second, beside = job("slow"), job(), job()
         writers.post(slow, first)
-        assert inside.wait(10)
+        assert inside.wait(PATIENCE)
         writers.post(other, beside)
-        assert beside.task.wait(10)
+        assert beside.task.wait(PATIENCE)
         writers.post(slow, second)
         gate.set()
-        assert first.task.wait(10)
-        assert second.task.wait(10)
+        assert first.task.wait(PATIENCE)
+        assert second.task.wait(PATIENCE)
 
 
 def test_jobs_that_wait_in_a_mailbox_are_served_together_in_order() -> None:
@@ -74,16 +75,16 @@ def test_jobs_that_wait_in_a_mailbox_are_served_together_in_order() -> None:
     def serve(jobs: list[Job]) -> None:
         batches.append([each.request for each in jobs])
         inside.set()
-        gate.wait(10)
+        gate.wait(PATIENCE)
 
     mailbox = _served(serve)
     jobs = [job(number) for number in range(6)]
     writers.post(mailbox, jobs[0])
-    assert inside.wait(10)
+    assert inside.wait(PATIENCE)
     for each in jobs[1:]:
         writers.post(mailbox, each)
     gate.set()
-    assert all(each.task.wait(10) for each in jobs)
+    assert all(each.task.wait(PATIENCE) for each in jobs)
     assert batches == [[0], [1, 2, 3, 4, 5]]
 
 
@@ -95,13 +96,13 @@ def test_no_more_threads_are_made_than_allowed_and_every_mailbox_is_served() -> 
 
     def serve(jobs: list[Job]) -> None:
         names.add(threading.get_ident())
-        gate.wait(10)
+        gate.wait(PATIENCE)
 
     jobs = [job() for _ in range(5 * MAX_THREADS)]
     for each in jobs:
         writers.post(_served(serve), each)
     gate.set()
-    assert all(each.task.wait(10) for each in jobs)
+    assert all(each.task.wait(PATIENCE) for each in jobs)
     assert len(names) <= MAX_THREADS
 
 
@@ -112,7 +113,7 @@ def test_idle_threads_go_and_new_ones_come(monkeypatch: pytest.MonkeyPatch) -> N
     for _ in range(200):
         each = job()
         writers.post(_served(lambda jobs: None), each)
-        assert each.task.wait(10)
+        assert each.task.wait(PATIENCE)
     last = job()
     writers.post(_served(lambda jobs: None), last)
-    assert last.task.wait(10)
+    assert last.task.wait(PATIENCE)
