@@ -14,7 +14,6 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar, cast, final
@@ -25,7 +24,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from kassette import UsageError
 from kassette_io._threads import Job
-from kassette_io._waiting import perform, spawn
+from kassette_io._waiting import in_trio, perform, spawn
 from kassette_io._waiting_asyncio import in_spawned_task
 
 T = TypeVar("T")
@@ -130,10 +129,11 @@ def _abandon(thread: AbstractContextManager[BlockingPortal]) -> None:
 
 
 def _current_loop() -> object:
-    trio = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_run():
-        return trio.lowlevel.current_trio_token()
-    return asyncio.get_running_loop()
+    if not in_trio():
+        return asyncio.get_running_loop()
+    import trio
+
+    return trio.lowlevel.current_trio_token()
 
 
 def _is_gone(owner: Any) -> bool:
