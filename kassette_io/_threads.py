@@ -48,10 +48,6 @@ class EventLoop(Protocol):
         """Hand ``job`` over and wait until it is delivered, or leave it if that is cancelled."""
         ...
 
-    def is_stray_cancellation(self, error: BaseException) -> bool:
-        """Tell whether ``error`` is a cancellation that nobody asked the running task for."""
-        ...
-
     @property
     def current_task(self) -> Callable[[], Any]:
         """Give the task that runs, or None outside of any."""
@@ -65,6 +61,10 @@ class EventLoop(Protocol):
 
     async def checkpoint_if_cancelled(self) -> None:
         """Feel a cancellation that is pending; otherwise go on without yielding."""
+        ...
+
+    def is_stray(self, error: BaseException, /) -> bool:
+        """Return whether ``error`` cancelled what the current task awaits, and not the task."""
         ...
 
     def deliver(self, waker: Any, jobs: Sequence[Job]) -> None:

@@ -66,11 +66,6 @@ async def checkpoint_if_cancelled() -> None:
     await _running_loop().checkpoint_if_cancelled()
 
 
-def is_stray_cancellation(error: BaseException) -> bool:
-    """Tell whether ``error`` is a cancellation that nobody has asked the running task for."""
-    return _running_loop().is_stray_cancellation(error)
-
-
 def current_task() -> Any:
     """Return the task that runs."""
     return _running_loop().current_task()
@@ -84,8 +79,16 @@ async def fly(call: Callable[[], Coroutine[Any, Any, T]], context: Context, flig
     return await _running_loop().fly(call, context, flight)
 
 
+def is_stray_cancellation(error: BaseException) -> bool:
+    """Return whether ``error`` cancelled something that the current task awaits, not the task.
+
+    A coroutine that is being closed has no task, and perhaps no loop any more.
+    """
+    return not isinstance(error, GeneratorExit) and _running_loop().is_stray(error)
+
+
 def in_trio() -> bool:
-    """Tell whether trio runs the current task."""
+    """Return whether trio runs the current task."""
     return bool(_library.name == "trio")
 
 

@@ -59,11 +59,6 @@ def in_spawned_task() -> bool:
     return asyncio.current_task() in _TASKS
 
 
-def is_stray_cancellation(error: BaseException) -> bool:
-    """Tell whether ``error`` is the cancellation of something else that the task awaited."""
-    return isinstance(error, asyncio.CancelledError) and not _times_cancelled()
-
-
 async def carry_out(post: Callable[[Job], None], job: Job) -> None:
     """Hand the job over and wait until it is delivered.
 
@@ -154,6 +149,17 @@ async def checkpoint_if_cancelled() -> None:
 def _times_cancelled() -> int:
     task = asyncio.current_task()
     return 0 if task is None else task.cancelling()
+
+
+def is_stray(error: BaseException) -> bool:
+    """Return whether ``error`` cancelled something that the current task awaits, not the task.
+
+    Asyncio counts who cancels a task, and anyio's scopes do it in asyncio's way.
+    """
+    if not isinstance(error, asyncio.CancelledError):
+        return False
+    task = asyncio.current_task()
+    return task is not None and not task.cancelling()
 
 
 def _ask_again(cancelled: asyncio.CancelledError, before: int) -> None:

@@ -33,11 +33,6 @@ def spawn(function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> Non
     trio.lowlevel.spawn_system_task(function, *args, context=copy_context())
 
 
-def is_stray_cancellation(_: BaseException) -> bool:
-    """Return False: trio raises Cancelled only where a scope around the task was cancelled."""
-    return False
-
-
 @trio.lowlevel.enable_ki_protection
 async def carry_out(post: Callable[[Job], None], job: Job) -> None:
     """Hand the job over and wait until it is delivered; a cancellation waits with us.
@@ -68,6 +63,11 @@ async def fly(
     """Await ``call()`` here, in a scope that is a shield once the flight is held."""
     with trio.CancelScope(shield=flight.held) as flight.scope:
         return await in_context(context, call())
+
+
+def is_stray(_: BaseException) -> bool:
+    """Return False: under trio a scope's cancellation does not leave the scope."""
+    return False
 
 
 def _cannot_be_aborted(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:

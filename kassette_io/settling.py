@@ -66,8 +66,8 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
 def cut_short(what: str) -> RuntimeError:
     """Return the failure of something that ended by a cancellation which nobody asked it for."""
     return RuntimeError(
-        f"{what} ended with a cancellation that nobody asked it for: it awaited a task or future "
-        "that was cancelled"
+        f"{what} awaited a task or future that was cancelled, and nobody cancelled {what}; where "
+        "that may happen, catch asyncio.CancelledError around the await"
     )
 
 

@@ -246,7 +246,7 @@ class Workflow(Generic[InT, OutT]):
 
     async def _after(self, run: Run, error: BaseException) -> RunResult[OutT]:
         if is_stray_cancellation(error):
-            stray, error = error, cut_short(f"the workflow of run {run.run_id!r}")
+            stray, error = error, cut_short("the workflow")
             error.__cause__ = stray
         if not settles(error):
             raise error

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import nullcontext
 from typing import Any
 
+import anyio
 import pytest
 
-from kassette_io import Context, FencedError, Success, Suspended, start, workflow
+from kassette_io import (
+    Context,
+    ErrorEntry,
+    Failed,
+    FencedError,
+    Success,
+    Suspended,
+    TerminalRunError,
+    start,
+    workflow,
+)
 from tests.io.storages import Held, HeldForeign, World
 from tests.io.stories import RUN, Ledger, journal_steps, journal_types
 
@@ -304,14 +316,137 @@ async def test_d2_a_cancellation_that_a_workflow_swallows_does_not_come_back(
     assert await task == Success("went on", RUN)
 
 
+async def cancelled_child() -> None:
+    """Await a task that somebody has cancelled."""
+    child = asyncio.ensure_future(asyncio.Event().wait())
+    child.cancel("the child alone")
+    await child
+
+
+@pytest.mark.parametrize("inside", ["the workflow", "a step", "a group"])
+async def test_d2_a_cancellation_of_what_a_workflow_awaits_is_its_failure(
+    world: World, inside: str
+) -> None:
+    """If it fails, ``start`` raises a cancellation that nobody asked for. The caller's own task
+    ends with it, and the job is delivered again, and again: no start of the run ever settles it.
+    """
+    told: list[Failed] = []
+
+    @workflow(storage=world.open(), on_error=told.append)
+    async def flow(ctx: Context) -> None:
+        if inside == "the workflow":
+            await cancelled_child()
+        elif inside == "a step":
+            await ctx.step("a", cancelled_child)
+        else:
+            async with asyncio.TaskGroup():
+                await asyncio.gather(ctx.step("a", cancelled_child))
+
+    outcome = await flow.start(run_id=RUN)
+    await settled()
+    assert isinstance(outcome, Failed)
+    assert told == [outcome]
+    assert isinstance(outcome.error.__cause__, asyncio.CancelledError)
+    entry = (await world.open().read_all(RUN))[-1]
+    assert isinstance(entry, ErrorEntry)
+    assert "nobody cancelled the workflow" in entry.message
+    assert "the child alone" in str(entry.stack)
+    with pytest.raises(TerminalRunError):
+        await flow.start(run_id=RUN)
+
+
+async def test_d2_a_cancelled_child_can_be_caught_and_the_workflow_goes_on(world: World) -> None:
+    """If it fails, a workflow cannot expect that what it awaits is cancelled."""
+
+    @workflow(storage=world.open())
+    async def flow(ctx: Context) -> Any:
+        try:
+            await ctx.step("a", cancelled_child)
+        except asyncio.CancelledError:
+            return await ctx.step("b", lambda: "went on")
+
+    assert await flow.start(run_id=RUN) == Success("went on", RUN)
+    assert await journal_steps(world.open()) == {"b": "went on"}
+
+
+@pytest.mark.parametrize("how", ["all tasks", "a scope", "a scope around another"])
+async def test_d2_whoever_cancels_the_workflow_too_does_not_fail_it(world: World, how: str) -> None:
+    """If it fails, a deploy that cancels every task, helpers included, ends its runs for good."""
+    begun = asyncio.Event()
+    children: list[asyncio.Future[Any]] = []
+
+    @workflow(storage=world.open())
+    async def flow(ctx: Context) -> None:
+        children.append(asyncio.ensure_future(asyncio.Event().wait()))
+        begun.set()
+        with anyio.CancelScope() if how == "a scope around another" else nullcontext():
+            await children[0]
+
+    scope = anyio.CancelScope()
+
+    async def call() -> None:
+        with scope:
+            await flow.start(run_id=RUN)
+
+    task = asyncio.create_task(call())
+    await begun.wait()
+    await asyncio.sleep(0)
+    if how == "all tasks":
+        children[0].cancel()
+        task.cancel()
+    else:
+        scope.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled() == (how == "all tasks")
+    assert scope.cancelled_caught == (how != "all tasks")
+    assert await journal_types(world.open()) == ["start"]
+
+
+async def test_d2_a_scope_that_is_about_to_cancel_the_workflow_does_not_fail_it(
+    world: World,
+) -> None:
+    """If it fails, it is up to the order of two cancellations whether a run ends for good."""
+
+    @workflow(storage=world.open())
+    async def flow(ctx: Context) -> None:
+        child = asyncio.get_running_loop().create_future()
+        child.cancel()
+        scope.cancel()
+        await child
+
+    with anyio.CancelScope() as scope:
+        with pytest.raises(asyncio.CancelledError):
+            await flow.start(run_id=RUN)
+    assert await journal_types(world.open()) == ["start"]
+
+
+async def test_d7_a_cancelled_sibling_of_a_wait_does_not_hide_the_wait(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If it fails, a framework that cancels a tool beside one that waits for a person fails the run,
+    or is said to have swallowed the wait.
+    """
+
+    @workflow(storage=world.open())
+    async def flow(ctx: Context) -> None:
+        asks = asyncio.ensure_future(ctx.suspend("ok"))
+        await asyncio.gather(asks, return_exceptions=True)
+        await cancelled_child()
+
+    assert await flow.start(run_id=RUN) == Suspended("ok", RUN)
+    assert caplog.messages == []
+
+
 async def test_d2_a_worker_told_to_stop_while_waits_are_written_stops(held: Held) -> None:
     """If it fails, a worker that is cancelled at the wrong moment goes on for ever."""
 
     @workflow(storage=held.storage)
     async def flow(ctx: Context) -> Any:
         held.arm()
+        armed.set()
         await ctx.suspend("ok")
 
+    armed = asyncio.Event()
     served: list[object] = []
 
     async def worker() -> None:
@@ -319,6 +454,7 @@ async def test_d2_a_worker_told_to_stop_while_waits_are_written_stops(held: Held
         await asyncio.Event().wait()
 
     task = asyncio.create_task(worker())
+    await armed.wait()
     await held.begun()
     task.cancel()
     await settled()
