@@ -107,6 +107,14 @@ def compat(session: nox.Session) -> None:
     session.run("python", *PYTEST, *session.posargs)
 
 
+@nox.session(python=PROJECT["project"]["requires-python"].removeprefix(">="))
+def oldest(session: nox.Session) -> None:
+    """Run the tests on the oldest Python with the oldest version of everything that is declared."""
+    pins = str(session.run("python", "-m", "tests.oldest", "test", silent=True))
+    session.install("-e", ".[all]", *pins.splitlines())
+    session.run("python", *PYTEST, *session.posargs)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, format and the direction of imports."""

@@ -14,6 +14,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar, cast, final
@@ -104,10 +105,11 @@ class AsyncioHome:
         if self._portal is None:
             self._entering = Event()
             try:
-                thread = start_blocking_portal("asyncio", name="kassette-asyncio")
+                thread = start_blocking_portal("asyncio")
                 with CancelScope(shield=True):
-                    self._portal = await to_thread.run_sync(thread.__enter__)
-                self._thread = thread
+                    portal = await to_thread.run_sync(thread.__enter__)
+                    portal.start_task_soon(_name_thread)
+                    self._portal, self._thread = portal, thread
                 self._unclosed = finalize(self, _abandon, thread)
             finally:
                 self._entering.set()
@@ -121,6 +123,10 @@ async def _run(job: Job) -> None:
     except BaseException as error:
         job.error = error
     job.notify()
+
+
+def _name_thread() -> None:
+    threading.current_thread().name = "kassette-asyncio"
 
 
 def _abandon(thread: AbstractContextManager[BlockingPortal]) -> None:

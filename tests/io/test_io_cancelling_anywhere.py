@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from anyio import CancelScope, create_task_group, from_thread
-from anyio.lowlevel import checkpoint, current_token
+from anyio import CancelScope, create_task_group
+from anyio.from_thread import BlockingPortal
+from anyio.lowlevel import checkpoint
 
 from kassette_io import (
     Context,
@@ -117,21 +118,22 @@ async def test_d2_at_every_fsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     storage = LocalStorage(tmp_path)
     fsync = os.fsync
     number, in_time = 0, True
-    while in_time:
-        job = Job(storage, f"run-{number}")
-        state = {"left": number}
+    async with BlockingPortal() as portal:
+        while in_time:
+            job = Job(storage, f"run-{number}")
+            state: dict[str, Any] = {"left": number}
 
-        async def strike(scope: CancelScope, state: dict[str, Any] = state) -> None:
-            state["scope"], state["token"] = scope, current_token()
+            async def strike(scope: CancelScope, state: dict[str, Any] = state) -> None:
+                state["scope"] = scope
 
-        def striking(fd: int, state: dict[str, Any] = state) -> None:
-            if state["left"] == 0:
-                from_thread.run_sync(state["scope"].cancel, token=state["token"])
-            state["left"] -= 1
-            fsync(fd)
+            def striking(fd: int, state: dict[str, Any] = state) -> None:
+                if state["left"] == 0:
+                    portal.call(state["scope"].cancel)
+                state["left"] -= 1
+                fsync(fd)
 
-        monkeypatch.setattr(os, "fsync", striking)
-        in_time = await job.cancelled_and_finished(strike)
-        monkeypatch.setattr(os, "fsync", fsync)
-        number += 1
+            monkeypatch.setattr(os, "fsync", striking)
+            in_time = await job.cancelled_and_finished(strike)
+            monkeypatch.setattr(os, "fsync", fsync)
+            number += 1
     assert number == 12, "one more than the run has fsyncs"
