@@ -1,8 +1,18 @@
-"""What all tests share: the event loops that async tests run under, and that Ctrl-C is heeded."""
+"""What all tests share: event loops, Ctrl-C that is heeded, and Hypothesis without a clock."""
 
 import signal
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "kassette",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],  # the machine may be busy with something else
+    derandomize=True,
+    database=None,
+)
+settings.load_profile("kassette")
 
 
 def pytest_configure() -> None:

@@ -107,7 +107,7 @@ def test_what_cannot_be_read_is_told_as_that(tmp_path: Path) -> None:
     assert isinstance(summarise_file(str(tmp_path), "gone").status, StorageError)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(block=st.integers(100, 3000), cut=st.integers(0, 2000))
 def test_wherever_the_block_begins(
     tmp_path_factory: pytest.TempPathFactory, block: int, cut: int
