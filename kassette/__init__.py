@@ -18,6 +18,7 @@ A map for newcomers:
 - ``retry``        when a failed attempt is tried again
 - ``naming``, ``timestamps``  names and instants as the journal writes them
 - ``immutable``    the base of all the values here
+- ``brief``        how a value is quoted in a message
 - ``errors``       everything that is raised, and who acts next
 
 ``kassette_io`` performs the effects; a normal program imports only that.

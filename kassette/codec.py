@@ -15,6 +15,7 @@ Rules:
 - A last line without ``\n`` is an append that never happened: readers skip it.
 - Any other damage is a JournalCorruptionError with the line's number, counted from 1.
 - ``session`` is at most ``MAX_SESSION``.
+- A ``timeout`` is kept as it is written; ``timestamps`` says what is made of it.
 - Unknown fields of known types are kept. A tag or field name is never given a second meaning.
 """
 
@@ -41,7 +42,6 @@ from kassette.entries import (
 )
 from kassette.errors import JournalCorruptionError
 from kassette.immutable import Immutable
-from kassette.timestamps import parse_timestamp
 from kassette.values import decode_value, rewrite_value
 
 _ENVELOPE = frozenset({"type", "session", "offset", "timestamp"})
@@ -217,15 +217,6 @@ class _Fields:
             self._taken.add(key)
         return found
 
-    def deadline(self, key: str) -> str | None:
-        value = self.optional_text(key)
-        if value is not None:
-            try:
-                parse_timestamp(value)
-            except ValueError:
-                _corrupt(self._offset, f"{key} is {_show(value)}, not an ISO 8601 instant")
-        return value
-
     def source(self) -> ForkSource | None:
         self._taken.add("source")
         match self._members.get("source"):
@@ -318,7 +309,7 @@ def _suspend(fields: _Fields) -> SuspendEntry:
     return SuspendEntry(
         reason=fields.text("reason"),
         waiting_for=fields.text("waitingFor"),
-        timeout=fields.deadline("timeout"),
+        timeout=fields.optional_text("timeout"),
         more=fields.is_true("more"),
         **fields.envelope(),
     )

@@ -13,6 +13,7 @@ from typing import TypeAlias, final
 from kassette.entries import UNSET, Entry, Unset
 from kassette.immutable import Immutable
 from kassette.naming import BranchPath
+from kassette.timestamps import Timeout
 
 
 @final
@@ -104,10 +105,10 @@ class StepFailed(Immutable):
 
 @final
 class WaitForEvent(Immutable):
-    """The workflow asks for event ``event_name``; ``timeout`` is in seconds from now."""
+    """The workflow asks for event ``event_name``; ``timeout`` is what ``deadline_of`` takes."""
 
     event_name: str
-    timeout: float | None = None
+    timeout: Timeout | None = None
     reason: str | None = None
     path: BranchPath = ()
     caller: Hashable = None

@@ -5,7 +5,7 @@ Rules:
   result is settled.
 - The version is the first one that any ``start`` entry names; the metadata is the first start's.
 - An event is open once a ``suspend`` names it and no ``resume`` does. Its deadline is the one of
-  its first ``suspend`` (D7), none if that had none.
+  its first ``suspend`` (D7), none if that had none; ``timestamps`` says when it has passed.
 - Whether the run is suspended, and on what, is what its status says.
 """
 
@@ -25,7 +25,7 @@ from kassette.entries import (
     is_terminal,
 )
 from kassette.status import SuspendedRun, run_status
-from kassette.timestamps import parse_timestamp
+from kassette.timestamps import has_passed
 
 _MAX_DIGITS: Final = 19
 
@@ -95,7 +95,7 @@ class Recorded:
     def is_late(self, event: str, now: datetime) -> bool:
         """Tell whether ``event`` is open, suspended or not, and its deadline has passed."""
         deadline = None if event in self.resumes else self.deadlines.get(event)
-        return deadline is not None and parse_timestamp(deadline) <= now
+        return deadline is not None and has_passed(deadline, now)
 
 
 def _last_numbers(steps: Iterable[StepEntry]) -> dict[str, int]:

@@ -3,7 +3,8 @@
 Rules, in order: the last entry that is not a ``start`` decides. complete, error and cancel make a
 run completed, failed and cancelled; suspend makes it suspended (a crash during resume leaves a
 ``start`` behind, which changes nothing), unless more of its kind were to follow (a crash came in
-between); anything else, or no entry, leaves it unsettled.
+between); anything else, or no entry, leaves it unsettled. The deadline of a suspended run is the
+one that is enforced: that of the first wait for its event (D7), none if that had none.
 """
 
 from __future__ import annotations
@@ -105,7 +106,9 @@ def run_status(entries: Sequence[Entry]) -> RunStatus:
             case CancelEntry():
                 return Cancelled(reason=entry.reason)
             case SuspendEntry(more=False):
-                return SuspendedRun(waiting_for=entry.waiting_for, timeout=entry.timeout)
+                return SuspendedRun(
+                    waiting_for=entry.waiting_for, timeout=_deadline(entry, entries)
+                )
             case _:
                 return Unsettled()
     return Unsettled()
@@ -117,6 +120,16 @@ def get_metadata(entries: Sequence[Entry]) -> Any:
         if isinstance(entry, StartEntry):
             return entry.metadata
     return None
+
+
+def _deadline(wait: SuspendEntry, entries: Sequence[Entry]) -> str | None:
+    """Return the deadline of the first wait for the event of ``wait``, which is one of them."""
+    event = wait.waiting_for
+    return next(
+        each.timeout
+        for each in entries
+        if isinstance(each, SuspendEntry) and each.waiting_for == event
+    )
 
 
 def _without_none(**members: str | None) -> dict[str, str]:

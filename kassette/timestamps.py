@@ -1,42 +1,191 @@
-"""Instants as the journal writes them: UTC, ISO 8601, milliseconds, ``Z``; no clock."""
+"""Instants as the journal writes them: UTC, ISO 8601, milliseconds, ``Z``; no clock.
+
+Rules for deadlines (R9):
+- ``timeout=`` of a wait is seconds or a timedelta from now, or an aware datetime or ISO 8601 text
+  with its offset, which name an instant. What names none is refused before anything is written: a
+  datetime or text without an offset means another instant on every machine.
+- An instant that has passed already is a deadline too: a crash may have come before the wait.
+- A deadline that stands in a journal is whatever text its author wrote. It has passed once the
+  instant that it names is not after now. One that names an instant after the year 9999 does not
+  pass, and neither does one that cannot be read: a wait too long can still be answered or
+  cancelled, a cancelled run is over.
+- In a journal an instant without an offset is in UTC.
+"""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import re
+from datetime import UTC, datetime, timedelta, timezone
+from typing import TypeAlias
 
+from kassette.brief import brief
 from kassette.errors import UsageError
 
+Timeout: TypeAlias = float | timedelta | datetime | str
+"""Until when a wait lasts: seconds, a timedelta, an aware datetime, or ISO 8601 text."""
 
-def format_timestamp(instant: datetime) -> str:
-    """Write an aware ``instant`` as ``2026-01-31T12:00:00.000Z``.
+_ISO_8601 = r"""
+    (?P<year>[+-]\d{6}|\d{4})
+    (?: -?(?P<month>\d\d)-?(?P<day>\d\d) | -(?P<whole_month>\d\d)
+      | -?(?P<of_year>\d{3}) | -?W(?P<week>\d\d)(?:-?(?P<weekday>\d))? )?
+    (?: [Tt\ ](?P<hour>\d\d)
+        (?: :?(?P<minute>\d\d)(?: :?(?P<second>\d\d)(?:[.,](?P<fraction>\d{1,99}))?)? )?
+        (?P<zone>[Zz]|(?P<sign>[+-])(?P<zone_hour>\d\d)(?: :?(?P<zone_minute>\d\d))?)? )?
+"""
+_CYCLE = 400
+"""After so many years the calendar repeats."""
+
+_DIGITS = 6
+"""How many digits of a fraction are looked at, as many as a datetime holds."""
+
+
+def format_timestamp(instant: datetime, what: str = "an instant") -> str:
+    """Write an aware ``instant`` as ``2026-01-31T12:00:00.000Z``; ``what`` is it, for the message.
 
     Raises UsageError for a naive datetime, and for one beyond the years that UTC can write.
     """
-    if instant.tzinfo is None:
-        raise UsageError("a naive datetime names no instant; pass one with a time zone")
     if instant.tzinfo is not UTC:
+        if instant.utcoffset() is None:
+            raise UsageError(
+                f"{what} is a naive datetime, which names no instant; pass one with a time zone"
+            )
         try:
             instant = instant.astimezone(UTC)
         except OverflowError as error:
-            raise UsageError(f"{instant} lies outside the years 1 to 9999 in UTC") from error
+            raise UsageError(
+                f"{what}, {instant}, lies outside the years 1 to 9999 in UTC"
+            ) from error
     return instant.isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def parse_timestamp(text: str) -> datetime:
-    """Read an ISO 8601 instant; one without an offset is taken as UTC. Raises ValueError."""
-    instant = datetime.fromisoformat(text)
+    """Read an ISO 8601 instant; one without an offset is taken as UTC.
+
+    Raises ValueError for other text, and for an instant outside the years 1 to 9999.
+    """
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        year, instant = _read(text)
+        if year != instant.year:
+            raise ValueError(f"{brief(text)} lies outside the years 1 to 9999") from None
     return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant
 
 
-def after(instant: datetime, seconds: float) -> datetime:
-    """Give the instant ``seconds`` later.
+def has_passed(deadline: str, now: datetime) -> bool:
+    """Return whether a journal's ``deadline`` has come at the aware instant ``now`` (R9)."""
+    try:
+        return parse_timestamp(deadline) <= now
+    except ValueError:
+        pass
+    try:
+        return _read(deadline)[0] < 1
+    except ValueError:
+        return False
+
+
+def deadline_of(timeout: Timeout | None, now: datetime, what: str = "a timeout") -> str | None:
+    """Return the instant that ``timeout`` names, as the journal writes it; None for None (R9).
+
+    ``what`` is being given the timeout, for the message. Raises UsageError for what names no
+    instant of the years 1 to 9999: a number below 0, a bool, a datetime or text without an offset.
+    """
+    match timeout:
+        case None:
+            return None
+        case str():
+            instant = _read_given(timeout, what)
+        case datetime():
+            instant = timeout
+        case timedelta():
+            instant = after(now, timeout.total_seconds(), what)
+        case int() | float():
+            instant = after(now, timeout, what)
+        case _:  # pyright: ignore[reportUnnecessaryComparison]
+            raise UsageError(
+                f"{what} is seconds, a timedelta, an aware datetime or ISO 8601 text, "
+                f"not {brief(timeout)}"
+            )
+    if instant.utcoffset() is None:
+        raise UsageError(
+            f"{what} of {brief(timeout)} names no instant without its offset from UTC; "
+            "add it (like Z or +02:00), or pass seconds or a timedelta"
+        )
+    return format_timestamp(instant, what)
+
+
+def after(instant: datetime, seconds: float, what: str = "a duration") -> datetime:
+    """Return the instant ``seconds`` later.
 
     Raises UsageError unless ``seconds`` is a number of at least 0 that leads to a year before
     10000.
     """
     try:
+        if isinstance(seconds, bool):
+            raise TypeError
         if not seconds >= 0:
-            raise UsageError(f"a duration is a number of seconds of at least 0, not {seconds!r}")
+            raise UsageError(f"{what} is a number of seconds of at least 0, not {brief(seconds)}")
         return instant + timedelta(seconds=seconds)
     except (OverflowError, TypeError) as error:
-        raise UsageError(f"a duration of {seconds!r} seconds names no instant") from error
+        raise UsageError(f"{what} of {brief(seconds)} seconds names no instant") from error
+
+
+def _read_given(text: str, what: str) -> datetime:
+    try:
+        instant = parse_timestamp(text)
+    except ValueError as error:
+        raise UsageError(
+            f"{what} of {brief(text)} is not an ISO 8601 instant of the years 1 to 9999; write it "
+            "like 2026-01-31T12:00:00Z, or pass seconds, a timedelta or an aware datetime"
+        ) from error
+    return instant if _names_offset(text) else instant.replace(tzinfo=None)
+
+
+def _names_offset(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return _match(text)["zone"] is not None
+
+
+def _match(text: str) -> re.Match[str]:
+    found = re.fullmatch(_ISO_8601, text, re.ASCII | re.VERBOSE)
+    if found is None:
+        raise ValueError(f"{brief(text)} is not an ISO 8601 instant")
+    return found
+
+
+def _read(text: str) -> tuple[int, datetime]:
+    """Read what Python's own reader refuses; JavaScript and others write more of ISO 8601.
+
+    Returns the year in UTC, which may have six digits or none, and the instant, which is in another
+    year of the same calendar where a datetime cannot hold that one. Raises ValueError.
+    """
+    found = _match(text)
+    year = int(found["year"])
+    stand_in = 2000 + year % _CYCLE
+    hour, minute, second = (int(found[part] or 0) for part in ("hour", "minute", "second"))
+    micro = int((found["fraction"] or "")[:_DIGITS].ljust(_DIGITS, "0"))
+    time = timedelta(hours=hour, minutes=minute, seconds=second, microseconds=micro)
+    zone_minute = int(found["zone_minute"] or 0)
+    if max(minute, zone_minute) >= 60 or second > 60 or time > timedelta(days=1):
+        raise ValueError(f"{brief(text)} names no time of a day")
+    zone = timedelta(hours=int(found["zone_hour"] or 0), minutes=zone_minute)
+    if found["sign"] == "-":
+        zone = -zone
+    instant = _midnight(found, stand_in).replace(tzinfo=timezone(zone)) + time
+    instant = instant.astimezone(UTC)
+    year += instant.year - stand_in
+    return year, instant.replace(year=year) if 1 <= year <= 9999 else instant
+
+
+def _midnight(found: re.Match[str], year: int) -> datetime:
+    if found["of_year"]:
+        day = datetime(year, 1, 1, tzinfo=UTC) + timedelta(days=int(found["of_year"]) - 1)
+        if day.year != year:
+            raise ValueError(f"the year has no day {found['of_year']}")
+        return day
+    if found["week"]:
+        return datetime.fromisocalendar(year, int(found["week"]), int(found["weekday"] or 1))
+    month = int(found["month"] or found["whole_month"] or 1)
+    return datetime(year, month, int(found["day"] or 1), tzinfo=UTC)

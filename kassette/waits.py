@@ -27,7 +27,7 @@ from kassette.entries import SuspendEntry
 from kassette.errors import SuspendedError, SuspendError, UsageError
 from kassette.naming import BranchPath, check_branch_key, check_event_name, check_label
 from kassette.replay import Recorded
-from kassette.timestamps import after, format_timestamp
+from kassette.timestamps import deadline_of, format_timestamp
 
 
 class _Wait(NamedTuple):
@@ -111,9 +111,7 @@ class Waits:
                 f"like '{event}:<item>'"
             )
         recorded = self._recorded
-        deadline = (
-            None if command.timeout is None else format_timestamp(after(now, command.timeout))
-        )
+        deadline = deadline_of(command.timeout, now, f"the timeout of event {event!r}")
         resume = recorded.resumes.get(event)
         if resume is not None:
             if suspended:

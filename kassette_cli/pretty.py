@@ -40,7 +40,7 @@ from kassette import (
     is_terminal,
     run_status,
 )
-from kassette.timestamps import parse_timestamp
+from kassette.timestamps import has_passed, parse_timestamp
 from kassette.values import decode_value
 from kassette_cli.escaping import on_one_line, visible
 from kassette_cli.evidence import RunReport, open_waits
@@ -211,8 +211,14 @@ def _wait(wait: SuspendEntry, now: datetime) -> Text:
         "waits for ", (on_one_line(wait.waiting_for), "bold"), f" ({on_one_line(wait.reason)})"
     )
     if wait.timeout is not None:
+        if instant(wait.timeout) is None and not has_passed(wait.timeout, now):
+            return (
+                shown.append(" until ")
+                .append(on_one_line(wait.timeout))
+                .append(", which does not pass: no datetime of the years 1 to 9999")
+            )
         shown.append(" until ").append_text(moment(wait.timeout)).append(" UTC")
-        if parse_timestamp(wait.timeout) <= now:
+        if has_passed(wait.timeout, now):
             shown.append(", which has passed: the next start or resume cancels the run", "red")
     return shown
 

@@ -7,6 +7,8 @@ Rules:
 - A journal of one block has its steps counted. Of a longer one the offset of its last entry tells
   how many there are at most, and ``exact`` is False.
 - ``sessions`` is the number of the newest session.
+- The deadline of a suspended run is left out: it is the one of the first wait for the event, which
+  may stand anywhere in the journal. ``status`` reads it all and tells it.
 """
 
 from __future__ import annotations
@@ -96,7 +98,7 @@ def summarise(run_id: str, entries: Sequence[Entry]) -> RunSummary:
     """Give a run in brief from all of its entries."""
     return RunSummary(
         run_id=run_id,
-        status=run_status(entries),
+        status=_in_brief(run_status(entries)),
         steps=sum(isinstance(entry, StepEntry) for entry in entries),
         sessions=max((entry.session for entry in entries), default=0),
         started=entries[0].timestamp if entries else None,
@@ -200,4 +202,10 @@ def _status_of(block: bytes, line: re.Match[bytes]) -> RunStatus:
     if line[1] == b"complete" and block[line.end() : end] == b"}\n":
         return _COMPLETED
     entries = decode_journal(block[line.start() : end], first_offset=int(line[3])).entries
-    return run_status(entries)
+    return _in_brief(run_status(entries))
+
+
+def _in_brief(status: RunStatus) -> RunStatus:
+    if isinstance(status, SuspendedRun):
+        return SuspendedRun(waiting_for=status.waiting_for)
+    return status

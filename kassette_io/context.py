@@ -28,7 +28,7 @@ from kassette import (
 )
 from kassette.errors import naming_run
 from kassette.naming import check_branch_key, check_event_name
-from kassette.timestamps import after
+from kassette.timestamps import Timeout, after
 from kassette_io import _clock
 from kassette_io._waiting import current_task
 from kassette_io.branches import Block
@@ -125,22 +125,25 @@ class Context:
         )
 
     async def suspend(
-        self, event_name: str, *, timeout: float | None = None, reason: str | None = None
+        self, event_name: str, *, timeout: Timeout | None = None, reason: str | None = None
     ) -> Any:
         """Give the event's payload if it has arrived; suspend the run if not.
 
         Does as ``Run.wait_for_event``; the payload is rebuilt as the type that ``events`` declares.
         Event names are not prefixed with the branch: they are what ``resume`` is called with.
 
-        Raises SuspendError, which must escape; UsageError for a bad or reused name.
+        Raises SuspendError, which must escape; UsageError for a bad or reused name, a timeout that
+        names no instant, an empty reason.
         """
         self._check_branch()
-        return await self._run.wait_at(
-            self._path, check_event_name(event_name), timeout, reason, self._events(event_name)
-        )
+        with naming_run(self.run_id):
+            name = check_event_name(event_name)
+        return await self._run.wait_at(self._path, name, timeout, reason, self._events(name))
 
     async def sleep(self, seconds: float) -> None:
         """Wait until ``seconds`` after the first time this was reached, across crashes.
+
+        Never longer than ``seconds``, whatever became of the clock meanwhile.
 
         The wake time is journaled as the step ``delay:{milliseconds}ms`` (D13). For waits that may
         outlive the process, suspend with a timeout and let a timer resume the run.
@@ -152,7 +155,7 @@ class Context:
         name = f"delay:{round(seconds * 1000)}ms"
         recorded = await self.step(name, format_timestamp, wake)
         remaining = (_instant(recorded) - _clock.now()).total_seconds()
-        await sleep(max(remaining, 0))
+        await sleep(min(max(remaining, 0), seconds))
 
     async def parallel(
         self, branches: Mapping[str, Callable[[Context], Awaitable[T]]]

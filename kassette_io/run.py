@@ -65,6 +65,7 @@ from kassette import (
     WaitForEvent,
 )
 from kassette.errors import naming_run
+from kassette.timestamps import Timeout
 from kassette_io import _clock
 from kassette_io._waiting import checkpoint_if_cancelled, current_task, fly
 from kassette_io.calling import Call, Flight, in_context, new_context
@@ -310,15 +311,17 @@ class Run:
             return typed.rebuild(entry.result_json, f"the result of step {entry.step_id!r}")
 
     async def wait_for_event(
-        self, name: str, *, timeout: float | None = None, reason: str | None = None
+        self, name: str, *, timeout: Timeout | None = None, reason: str | None = None
     ) -> Any:
         """Return the event's payload if it has arrived; suspend the session if not.
 
-        ``timeout`` is in seconds from now; when it has passed, the next ``start`` or ``resume``
-        cancels the run. A wait reached again in a later session keeps its first deadline.
-        ``reason`` is a note for people. Every wait of a run needs a name of its own.
+        ``timeout`` is seconds or a timedelta from now, or the instant itself: an aware datetime or
+        ISO 8601 text with its offset. When it has passed, the next ``start`` or ``resume`` cancels
+        the run. A wait reached again in a later session keeps its first deadline. ``reason`` is a
+        note for people, not empty. Every wait of a run needs a name of its own.
 
-        Raises SuspendError, which must escape; UsageError for a bad or reused name.
+        Raises SuspendError, which must escape; UsageError for a bad or reused name, a timeout that
+        names no instant, an empty reason.
         """
         return await self.wait_at((), name, timeout, reason, None)
 
@@ -326,7 +329,7 @@ class Run:
         self,
         path: BranchPath,
         name: str,
-        timeout: float | None,
+        timeout: Timeout | None,
         reason: str | None,
         typed: TypedValue[Any] | None,
     ) -> Any:

@@ -99,6 +99,17 @@ def test_a_deadline_that_has_passed_is_told() -> None:
     assert "which has passed" in panel([start(), suspend("e", AT)])
 
 
+@pytest.mark.parametrize("deadline", ["soon", "+275760-09-13T00:00:00.000Z"])
+def test_r9_a_deadline_that_does_not_pass_is_told(deadline: str) -> None:
+    """The panel would end in a traceback, or promise an end that does not come."""
+    assert f"until {deadline}, which does not pass" in panel([start(), suspend("e", deadline)])
+
+
+def test_r9_a_deadline_before_all_years_has_passed() -> None:
+    """An operator would deliver an event that only cancels the run."""
+    assert "which has passed" in panel([start(), suspend("e", "-271821-04-20T00:00:00.000Z")])
+
+
 def test_a_run_that_sleeps_says_until_when() -> None:
     """A run that waits for the clock would look like a crashed one."""
     wake = (NOW + timedelta(hours=1)).isoformat()

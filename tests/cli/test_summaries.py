@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from kassette import JournalCorruptionError, StorageError, decode_journal
+from kassette import JournalCorruptionError, StorageError, SuspendedRun, decode_journal
 from kassette_cli import summaries
 from kassette_cli.summaries import RunSummary, summarise, summarise_file
 
@@ -21,6 +21,8 @@ ENDINGS = {
     "error": f'{{"type":"error","session":2,"offset":302,"timestamp":"{T2}","message":"no"}}\n',
     "suspend": f'{{"type":"suspend","session":2,"offset":302,"timestamp":"{T2}",'
     '"reason":"r","waitingFor":"approval"}\n',
+    "suspend again": f'{{"type":"suspend","session":2,"offset":302,"timestamp":"{T2}",'
+    f'"reason":"r","waitingFor":"approval","timeout":"{T2}"}}\n',
     "suspend and more": f'{{"type":"suspend","session":2,"offset":302,"timestamp":"{T2}",'
     '"reason":"r","waitingFor":"approval","more":true}\n',
 }
@@ -53,6 +55,13 @@ def test_a_long_journal_is_told_from_its_end(tmp_path: Path, ending: str) -> Non
     assert expected.steps is not None
     assert expected.steps <= found.steps <= expected.steps + 1
     assert found.replace(exact=True, steps=expected.steps) == expected
+
+
+@pytest.mark.parametrize("begins", [START, LONG + START_302])
+def test_the_deadline_of_a_wait_is_left_to_status(tmp_path: Path, begins: str) -> None:
+    """The deadline of the last wait would be told, which is not the one that is enforced."""
+    found = of_file(tmp_path, begins + ENDINGS["suspend again"].replace('"offset":302,', ""))
+    assert found.status == SuspendedRun(waiting_for="approval")
 
 
 def test_only_the_end_of_a_long_journal_is_read(tmp_path: Path) -> None:
@@ -89,7 +98,7 @@ def test_a_journal_in_another_form_is_read_as_a_whole(tmp_path: Path, journal: s
         COMPLETED + "{damaged\n",
         LONG + "{damaged\n",
         COMPLETED.replace('"offset":3', '"offset":7'),
-        START + SUSPEND.replace("2999-01-01", "2999-13-01"),
+        START + SUSPEND.replace('"waitingFor":"approval"', '"waitingFor":7'),
     ],
 )
 def test_damage_is_told_as_damage(tmp_path: Path, journal: str) -> None:

@@ -21,9 +21,14 @@ from kassette import (
     Start,
     StartEntry,
     State,
+    SuspendedRun,
+    SuspendError,
     TerminalRunError,
     UsageError,
     VersionMismatchError,
+    decode_line,
+    encode_entry,
+    run_status,
 )
 
 from .driving import (
@@ -255,6 +260,34 @@ def test_opening_step_3_reads_offsets_and_other_precisions() -> None:
             opened(list(stored), now=later(9))
         with pytest.raises(RunCancelledError):
             opened(list(stored), now=later(10))
+
+
+@pytest.mark.parametrize(
+    "deadline",
+    ["+275760-09-13T00:00:00.000Z", "2026-032", "2026-02-01T24:00:00Z", "2026-W06", "soon", ""],
+)
+def test_r9_a_deadline_in_a_form_of_its_own_does_not_damage_the_journal(deadline: str) -> None:
+    """A run whose deadline another program wrote could not even be looked at, or be cancelled for
+    a deadline that nobody can read.
+    """
+    line = encode_entry(suspend("ok", timeout=deadline), 1)
+    stored = [*journal(start()), decode_line(line[:-1], 1)]
+    assert encode_entry(stored[1], 1) == line
+    assert run_status(stored) == SuspendedRun(waiting_for="ok", timeout=deadline)
+    with pytest.raises(EventPendingError):
+        opened(list(stored))
+    again = resumed(list(stored), "ok", 1)
+    assert again.wait("ok") == 1
+    assert again.machine.state is State.ACTIVE
+
+
+def test_r9_a_wait_reached_again_keeps_a_deadline_that_nobody_can_read() -> None:
+    """The text that says what was meant would be lost with the next crash."""
+    stored = journal(start(), suspend("a", timeout="soon"), suspend("b"), start(2), resume("b", 1))
+    session = opened(stored)
+    with pytest.raises(SuspendError):
+        session.wait("a", timeout=5)
+    assert stored[-1].timeout == "soon"  # type: ignore[union-attr]
 
 
 def test_opening_step_4_start_on_a_suspended_run_refuses() -> None:

@@ -22,6 +22,7 @@ from kassette import (
 from .driving import STAMP, cancel, complete, error, journal, resume, start, step, suspend
 
 DEADLINE = "2026-02-01T00:00:00.000Z"
+LATER = "2026-03-01T00:00:00.000Z"
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,15 @@ DEADLINE = "2026-02-01T00:00:00.000Z"
         ),
         ([start(), suspend("a"), suspend("b")], SuspendedRun(waiting_for="b")),
         ([start(), suspend("a", more=True), suspend("b")], SuspendedRun(waiting_for="b")),
+        (
+            [start(), suspend("a", timeout=DEADLINE), start(2), suspend("a", timeout=LATER)],
+            SuspendedRun(waiting_for="a", timeout=DEADLINE),
+        ),
+        ([start(), suspend("a"), suspend("a", timeout=LATER)], SuspendedRun(waiting_for="a")),
+        (
+            [start(), suspend("b", timeout=DEADLINE, more=True), suspend("a", timeout=LATER)],
+            SuspendedRun(waiting_for="a", timeout=LATER),
+        ),
         ([start(), suspend("a", more=True)], Unsettled()),
         ([start(), suspend("a", more=True), start(2)], Unsettled()),
         ([start(), suspend("a"), start(2)], SuspendedRun(waiting_for="a")),

@@ -75,7 +75,10 @@ MISUSES: dict[str, Callable[[Run], Awaitable[object]]] = {
     "a past deadline": lambda run: run.wait_for_event("e", timeout=-1),
     "no number": lambda run: run.wait_for_event("e", timeout=float("nan")),
     "no end": lambda run: run.wait_for_event("e", timeout=float("inf")),
-    "text for a timeout": lambda run: run.wait_for_event("e", timeout=cast("float", "soon")),
+    "text for a timeout": lambda run: run.wait_for_event("e", timeout="soon"),
+    "a truth for a timeout": lambda run: run.wait_for_event("e", timeout=True),
+    "an instant of nowhere": lambda run: run.wait_for_event("e", timeout="2026-02-01T00:00:00"),
+    "an empty reason": lambda run: run.wait_for_event("e", reason=""),
     "a number for a reason": lambda run: run.wait_for_event("e", reason=cast("str", 7)),
 }
 
