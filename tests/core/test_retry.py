@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from decimal import Decimal
 from math import inf, nan
 from typing import Any
 
@@ -72,12 +74,155 @@ def test_d2_cancellation_is_not_tried_again(error: BaseException) -> None:
         {"max_attempts": 3, "max_delay": -1},
         {"max_attempts": 3, "max_delay": nan},
         {"max_attempts": 3, "max_delay": None},
+        {"max_attempts": 2**63},
+        {"max_attempts": -(10**5000)},
+        {"max_attempts": 3, "delay": True},
+        {"max_attempts": 3, "delay": 10**400},
+        {"max_attempts": 3, "backoff_rate": 10**5000},
+        {"max_attempts": 3, "max_delay": Decimal(3)},
     ],
 )
 def test_values_that_make_no_schedule_are_refused(fields: dict[str, Any]) -> None:
     """A mistyped schedule would be found out at the first failure, in the middle of a run."""
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=next(reversed(fields))):
         Retry(**fields)
+
+
+def test_r9_whole_numbers_never_overflow() -> None:
+    """The schedule's own OverflowError would take the place of the step's error, and fail the run."""
+    retry = Retry(2000, delay=1, backoff_rate=2, max_delay=30)
+    assert [retry.delay_after(each, ValueError()) for each in (1024, 1025, 1026, 1999)] == [30] * 4
+    forever = Retry(2**63 - 1, delay=10**300, backoff_rate=10**300, max_delay=60)
+    assert forever.delay_after(2**63 - 2, ValueError()) == 60
+    assert forever.replace(delay=1, backoff_rate=0.5).delay_after(2**63 - 2, ValueError()) == 0
+
+
+def _flaky(error: Exception) -> bool:
+    return "again" in str(error)
+
+
+class _Asked:
+    def __call__(self, error: Exception) -> bool:
+        return _flaky(error)
+
+
+@pytest.mark.parametrize("retry_on", [_flaky, _Asked(), _Asked().__call__])
+def test_r9_a_predicate_says_what_is_tried_again(retry_on: Any) -> None:
+    """What is flaky is often known by an error's status, not by its type."""
+    retry = Retry(3, retry_on=retry_on)
+    assert retry.delay_after(1, ValueError("again")) == 1.0
+    assert retry.delay_after(1, ValueError("never")) is None
+    assert retry.delay_after(3, ValueError("again")) is None
+
+
+def test_r9_a_predicate_is_not_asked_about_kassettes_errors_nor_exits() -> None:
+    """A lost session or Ctrl-C would be tried again, because somebody's function says yes."""
+    retry = Retry(3, retry_on=lambda _: True)
+    for error in (StorageError("io"), SuspendError("ok"), KeyboardInterrupt()):
+        assert retry.delay_after(1, error) is None
+
+
+def test_r9_a_predicate_that_raises_gives_up_and_says_so() -> None:
+    """A bug in the predicate would hide why the step failed."""
+    error = ValueError("busy")
+    retry = Retry(3, retry_on=lambda error: error.status == 429)  # type: ignore[attr-defined]
+    assert retry.delay_after(1, error) is None
+    assert ["AttributeError" in note for note in error.__notes__] == [True]
+
+
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_r9_types_come_one_by_one_or_several_together(kind: Any) -> None:
+    """A list of types would become a TypeError at the first failure, in the middle of a run."""
+    several = Retry(3, retry_on=kind([ConnectionError, TimeoutError]))
+    assert several == Retry(3, retry_on=(ConnectionError, TimeoutError))
+    assert hash(several) == hash(Retry(3, retry_on=(ConnectionError, TimeoutError)))
+    assert several.delay_after(1, TimeoutError()) == 1.0
+    assert several.delay_after(1, ValueError()) is None
+    one = Retry(3, retry_on=OSError)
+    assert one.delay_after(1, ConnectionError()) == 1.0
+    assert one.delay_after(1, ValueError()) is None
+    assert Retry(3, retry_on=kind()).delay_after(1, ValueError()) is None
+
+
+async def _asks(error: Exception) -> bool:
+    return True
+
+
+class _AsksLater:
+    async def __call__(self, error: Exception) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    "retry_on",
+    [
+        "ConnectionError",
+        ["ConnectionError"],
+        None,
+        3,
+        ConnectionError(),
+        (ConnectionError, "TimeoutError"),
+        [ConnectionError, _flaky],
+        (ConnectionError, (TimeoutError,)),
+        int,
+        object,
+        BaseException,
+        (ConnectionError, KeyboardInterrupt),
+        SuspendError,
+        ConnectionError | TimeoutError,
+        {ConnectionError: True},
+        _asks,
+        _AsksLater(),
+        _AsksLater().__call__,
+    ],
+)
+def test_r9_what_names_no_errors_is_refused(retry_on: Any) -> None:
+    """The first failure would become a TypeError that fails the run."""
+    with pytest.raises(UsageError, match="retry_on"):
+        Retry(3, retry_on=retry_on)
+
+
+class _BusyError(Exception):
+    def __init__(self, retry_after: Any) -> None:
+        super().__init__("busy")
+        self.retry_after = retry_after
+
+
+class _Broken(Exception):
+    @property
+    def retry_after(self) -> float:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("asked", "waited"),
+    [
+        (7, 7.0),
+        (0.25, 0.25),
+        (0, 0.0),
+        (timedelta(seconds=9), 9.0),
+        (3600, 20.0),
+        (timedelta(days=1), 20.0),
+        (10**30, 20.0),
+    ],
+)
+def test_r9_an_error_says_how_long_to_wait_up_to_the_cap(asked: Any, waited: float) -> None:
+    """A service that names its time would be hammered before it; or hold the run for hours."""
+    retry = Retry(3, delay=2, max_delay=20)
+    assert retry.delay_after(1, _BusyError(asked)) == waited
+    assert Retry(3, delay=0, max_delay=20).delay_after(1, _BusyError(asked)) == waited
+    assert retry.delay_after(3, _BusyError(asked)) is None
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [None, -1, nan, inf, 10**400, True, "7", timedelta(seconds=-1), lambda: 7, object()],
+    ids=repr,
+)
+def test_r9_what_is_no_time_to_wait_leaves_the_schedule_alone(asked: Any) -> None:
+    """Another library's attribute of this name would break the retry, or hide the step's error."""
+    assert Retry(3, delay=2).delay_after(1, _BusyError(asked)) == 2
+    assert Retry(3, delay=2).delay_after(1, _Broken()) == 2
 
 
 durations = st.floats(min_value=0, allow_nan=False)

@@ -207,6 +207,66 @@ async def test_d13_after_a_crash_only_what_is_left_is_slept(
     assert naps.taken == [15]
 
 
+@pytest.mark.parametrize("back", [86400, 3600 * 24 * 365 * 50])
+async def test_r9_a_sleep_is_never_longer_than_its_duration(
+    memory: MemoryStorage, clock: Clock, naps: Naps, back: float
+) -> None:
+    """If it fails, a run recovered after the clock went back a day sleeps for that day."""
+
+    @workflow(storage=memory)
+    async def flow(ctx: Context) -> None:
+        await ctx.sleep(0.2)
+        if crash:
+            raise KeyboardInterrupt
+
+    crash = True
+    with pytest.raises(KeyboardInterrupt):
+        await flow.start(run_id=RUN)
+    clock.forward(-back)
+    crash = False
+    assert await flow.start(run_id=RUN) == Success(None, RUN)
+    assert naps.taken == [0.2, 0.2]
+
+
+async def test_r9_an_errors_retry_after_is_waited_for(world: World, naps: Naps) -> None:
+    """If it fails, a service that says when to come back is hammered until it bans the caller."""
+
+    class BusyError(Exception):
+        retry_after = 7
+
+    flaky = Flaky(2, BusyError)
+
+    @workflow(storage=world.open())
+    async def flow(ctx: Context) -> Any:
+        retry = Retry(3, retry_on=lambda error: isinstance(error, BusyError))
+        return await ctx.step("a", flaky, retry=retry)
+
+    assert await flow.start(run_id=RUN) == Success(3, RUN)
+    assert naps.taken == [7, 7]
+
+
+async def test_r9_a_predicate_that_raises_leaves_the_steps_own_error(
+    world: World, naps: Naps
+) -> None:
+    """If it fails, the run's journal says what is wrong with the predicate, not with the step."""
+    flaky = Flaky(1)
+
+    def wrong(error: Exception) -> bool:
+        raise ZeroDivisionError
+
+    @workflow(storage=world.open())
+    async def flow(ctx: Context) -> Any:
+        return await ctx.step("a", flaky, retry=Retry(3, retry_on=wrong))
+
+    match await flow.start(run_id=RUN):
+        case Failed(OSError() as error):
+            assert str(error) == "busy"
+            assert ["ZeroDivisionError" in note for note in error.__notes__] == [True]
+        case other:
+            raise AssertionError(other)
+    assert (flaky.attempts, naps.taken) == (1, [])
+
+
 async def test_d13_a_wake_time_of_the_other_implementation_is_read(
     memory: MemoryStorage, clock: Clock, naps: Naps
 ) -> None:
