@@ -78,7 +78,10 @@ _PIECE = 2**20
 
 @final
 class LocalJournal:
-    """The journal of ``run_id`` in ``directory``. Used by one thread at a time."""
+    """The journal of ``run_id`` in ``directory``. Used by one thread at a time.
+
+    ``session`` is the one that is open, ``opened_by`` what its opener likes to know it by.
+    """
 
     def __init__(self, directory: str, run_id: str) -> None:
         self.run_id = run_id
@@ -89,6 +92,7 @@ class LocalJournal:
         self._lock: RunLock | None = None
         self._fd = -1
         self.session: int | None = None
+        self.opened_by: object = None
 
     # --- reading ---------------------------------------------------------------------------
 
@@ -196,7 +200,7 @@ class LocalJournal:
 
         With ``left_over`` the lock file stays, and whoever takes it syncs what is there.
         """
-        self.session = None
+        self.session = self.opened_by = None
         fd, self._fd = self._fd, -1
         lock, self._lock = self._lock, None
         if fd >= 0:

@@ -6,25 +6,39 @@ Rules:
   in another container.
 - A lock counts only on the file that the path names. Whoever gets the flock looks whether the path
   still names the same file, and begins anew if not; the holder removes the file before it lets go.
-- The file says in JSON who holds it. That is for people; no decision reads it. That it says
-  anything when it is taken (``left_over``) tells that the last holder never let go: it died, and
-  what it wrote may be in the page cache alone.
+- The file says in JSON who holds it. That is for people; no decision about a lock of ours reads it.
+  That it says anything when it is taken (``left_over``) tells that the last holder never let go: it
+  died, and what it wrote may be in the page cache alone.
+- The TypeScript kassette takes no flock: its lock is a file that says a pid. As long as a process
+  has that pid, the lock counts as held and the file is left as it is. The pid may be another
+  process's by now, or mean one in another container, which the original cannot tell either. Then a
+  person has to remove the file, as the error says: a run that waits is better than one that two
+  write. A pid that no process has, or that is our own, is a dead session's, and its lock is taken.
 - A forked child inherits the descriptor and with it the lock, so it closes it at once. No fork
   happens between taking a descriptor and knowing of it.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
 from contextlib import suppress
-from typing import final
+from typing import Any, Final, cast, final
 
 import orjson
 
 from kassette import StorageError, WriteContentionError, format_timestamp
 from kassette_io import _clock
+
+try:
+    import fcntl
+except ImportError:  # no POSIX system; journals can be read all the same, and object stores used
+    fcntl = None  # type: ignore[assignment]
+
+_OURS: Final = {"pid", "host", "runId", "session", "since"}
+"""What a lock file of this library says."""
+
+_READ_AT_MOST: Final = 4096
 
 
 @final
@@ -44,19 +58,28 @@ class RunLock:
         """Take the lock without waiting.
 
         Raises WriteContentionError, naming the holder, if it is held, StorageError if the file
-        cannot be made.
+        cannot be made or the system has no such locks.
         """
+        if fcntl is None:  # pyright: ignore[reportUnnecessaryComparison]
+            raise StorageError(
+                f"cannot lock {path}: this Python has no fcntl, by which LocalStorage locks files. "
+                "Write on a POSIX system, or keep the journals in an object store",
+                run_id=run_id,
+            )
         while True:
             with _GUARD:
                 fd = _open(path, run_id)
                 _DESCRIPTORS.add(fd)
                 refused = _try_flock(fd)
-            holder = ""
+            holder, other = "", None
             try:
                 if refused is None and _names(path, found := os.fstat(fd)):
-                    _sign(fd, run_id, session)
-                    return cls(path, fd, left_over=found.st_size > 0)
-                holder = _read_holder(fd)
+                    other = _other_holder(fd) if found.st_size else None
+                    if other is None:
+                        _sign(fd, run_id, session)
+                        return cls(path, fd, left_over=found.st_size > 0)
+                else:
+                    holder = _read_holder(fd)
             except OSError as error:
                 refused = error
             _close(fd)
@@ -64,6 +87,13 @@ class RunLock:
                 raise WriteContentionError(
                     f"run {run_id!r} is open in another session ({holder}). "
                     "Wait for it to end, or stop it",
+                    run_id=run_id,
+                )
+            if other is not None:
+                raise WriteContentionError(
+                    f"run {run_id!r} is open in process {other}, as {path} says in the way of the "
+                    "TypeScript kassette. Wait for it to end, or stop it; if that process has "
+                    "nothing to do with the run (pids are used again), remove the file",
                     run_id=run_id,
                 )
             if refused is not None:
@@ -95,7 +125,7 @@ _DESCRIPTORS: set[int] = set()
 
 def _try_flock(fd: int) -> OSError | None:
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # pyright: ignore[reportOptionalMemberAccess]
     except OSError as error:
         return error
     return None
@@ -158,7 +188,37 @@ def _sign(fd: int, run_id: str, session: int) -> None:
 
 def _read_holder(fd: int) -> str:
     try:
-        holder = orjson.loads(os.pread(fd, 4096, 0))
+        holder = orjson.loads(os.pread(fd, _READ_AT_MOST, 0))
         return f"pid {holder['pid']} on {holder['host']} since {holder['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "its lock file does not say whose"
+
+
+def _other_holder(fd: int) -> int | None:
+    """Return the pid that a lock file of another kassette says, if a process has it.
+
+    The original's pages say that the file holds a pid, not how: taken are one that stands at the
+    beginning, and the member of that name of an object.
+    """
+    text = os.pread(fd, _READ_AT_MOST, 0)
+    first = text.split(maxsplit=1)[:1]
+    pid: Any = int(first[0]) if first and first[0].isdigit() and len(first[0]) < 20 else None
+    with suppress(ValueError):
+        says: Any = orjson.loads(text)
+        if isinstance(says, dict):
+            members = cast("dict[str, Any]", says)
+            pid = None if members.keys() >= _OURS else members.get("pid")
+    return pid if type(pid) is int and _is_alive(pid) else None
+
+
+def _is_alive(pid: int) -> bool:
+    """Return whether a process other than this one has ``pid``."""
+    if pid <= 0 or pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # it is there, and somebody else's
+    return True

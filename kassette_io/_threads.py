@@ -75,6 +75,10 @@ class EventLoop(Protocol):
         """Do as ``deliver``. Called on the loop's own thread."""
         ...
 
+    def is_gone(self, waker: Any) -> bool:
+        """Return whether the loop of ``waker`` has ended. Called from any thread."""
+        ...
+
     def spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         """Run ``function``, which raises nothing, in a task that no cancellation reaches."""
         ...
@@ -107,6 +111,10 @@ class Job:
         """Wake the task that waits on the loop that is running."""
         if self.loop is not None:
             self.loop.wake(self.waker, [self])
+
+    def is_orphaned(self) -> bool:
+        """Return whether the loop has ended on which somebody waited."""
+        return self.loop is not None and self.loop.is_gone(self.waker)
 
     def outcome(self) -> Any:
         """Give the result, or raise the error."""

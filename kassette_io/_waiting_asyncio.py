@@ -33,6 +33,11 @@ def wake(waker: asyncio.AbstractEventLoop, jobs: Sequence[Job]) -> None:
         _wake(jobs)
 
 
+def is_gone(waker: asyncio.AbstractEventLoop) -> bool:
+    """Return whether the loop has been closed."""
+    return waker.is_closed()
+
+
 def spawn(function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
     """Run ``function`` in a task of its own; one that is cancelled before it began begins anew."""
     task = asyncio.get_running_loop().create_task(function(*args))

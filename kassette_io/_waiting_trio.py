@@ -28,6 +28,15 @@ wake = deliver
 """A task that is rescheduled by hand after its run has crashed would go to the next run."""
 
 
+def is_gone(waker: trio.lowlevel.TrioToken) -> bool:
+    """Return whether the run is over, which trio tells to those who ask it for something."""
+    try:
+        waker.run_sync_soon(_wake, ())
+    except trio.RunFinishedError:
+        return True
+    return False
+
+
 def spawn(function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
     """Run ``function`` in a task of its own."""
     trio.lowlevel.spawn_system_task(function, *args, context=copy_context())

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator
 from functools import partial
 from itertools import islice
-from typing import Self, cast, final
+from typing import Any, Self, cast, final
 from weakref import WeakSet
 
 from kassette import Entry, StartEntry, StorageError, WriteContentionError, check_run_id, is_run_id
@@ -35,6 +35,11 @@ class _Create(Immutable):
 @final
 class _Release(Immutable):
     session: int
+
+
+@final
+class _Undo(Immutable):
+    opening: Job
 
 
 @final
@@ -69,19 +74,25 @@ class LocalStorage:
         """See ``BatchStorage.append_all``. One write and one fsync, as for one entry."""
         check_run_id(run_id)
         entry = entries[0]
-        if (run_id, entry.session) in self._inherited:
+        opening = isinstance(entry, StartEntry)
+        if not opening and (run_id, entry.session) in self._inherited:
             raise WriteContentionError(
                 f"session {entry.session} of run {run_id!r} belongs to the process that this one "
                 "was forked from. Start the run here once that process is done",
                 run_id=run_id,
             )
-        known = self._read.pop(run_id, None) if isinstance(entry, StartEntry) else None
-        return int(await perform(partial(self._post, run_id), _Append(entries, known)))
+        if not opening:
+            return int(await perform(partial(self._post, run_id), _Append(entries, None)))
+        known = self._read.pop(run_id, None)
+        if known is not None and known.tail.session >= entry.session:
+            known = None  # the session is not built on what that read has found
+        return int(await self._open_session(run_id, entry.session, _Append(entries, known)))
 
     async def read_all(self, run_id: str) -> list[Entry]:
         """See ``Storage.read_all``. Needs no lock: a line is whole once its newline is there."""
         journal = LocalJournal(self.directory, check_run_id(run_id))
         entries, known = await read_in_thread(journal.read)
+        self._read.pop(run_id, None)
         if known is not None:
             self._read[run_id] = known
             if len(self._read) > _REMEMBERED_READS:
@@ -95,7 +106,7 @@ class LocalStorage:
 
     async def create(self, run_id: str, entries: list[Entry]) -> None:
         """See ``SessionStorage.create``."""
-        await perform(partial(self._post, check_run_id(run_id)), _Create(entries))
+        await self._open_session(check_run_id(run_id), entries[-1].session, _Create(entries))
 
     async def release(self, run_id: str, session: int) -> None:
         """See ``SessionStorage.release``."""
@@ -104,11 +115,31 @@ class LocalStorage:
             try:
                 await perform(partial(self._post, run_id), _Release(session))
             except StorageError:  # no thread to do it in, so nobody else is at the journal
-                _answer(found[0], _Release(session))
+                _answer(found[0], Job(_Release(session)))
 
     def abandon(self, run_id: str, session: int) -> None:
         """See ``SessionStorage.abandon``."""
-        job = Job(_Release(session))
+        self._post_anyhow(run_id, Job(_Release(session)))
+
+    async def _open_session(self, run_id: str, session: int, request: object) -> Any:
+        """Do what opens ``session``; one that nobody is told of, as the loop is gone, is closed."""
+        posted: list[Job] = []
+
+        def post(job: Job) -> None:
+            self._post(run_id, job)
+            posted.append(job)
+
+        try:
+            result = await perform(post, request)
+        except GeneratorExit:
+            for job in posted:
+                self._post_anyhow(run_id, Job(_Undo(job)))
+            raise
+        self._inherited.discard((run_id, session))
+        return result
+
+    def _post_anyhow(self, run_id: str, job: Job) -> None:
+        """Post without waiting for a lock: the garbage collector calls this, under any lock."""
         if self._lock.acquire(blocking=False):
             try:
                 found = self._open.get(run_id)
@@ -154,7 +185,7 @@ class LocalStorage:
             _append(journal, appends)
             appends = []
             try:
-                _answer(journal, job.request)
+                _answer(journal, job)
             except BaseException as error:
                 job.error = error
         _append(journal, appends)
@@ -203,16 +234,28 @@ def _append(journal: LocalJournal, jobs: list[Job]) -> None:
         mine = list(islice(outcomes, len(request.entries)))
         job.error = next((each for each in mine if not isinstance(each, int)), None)
         job.result = mine[0]
+        if isinstance(mine[0], int) and isinstance(request.entries[0], StartEntry):
+            _opened(journal, job)
 
 
-def _answer(journal: LocalJournal, request: object) -> None:
-    match request:
-        case _Create():
-            journal.create(request.entries)
-        case _Release() if journal.session == request.session:
+def _answer(journal: LocalJournal, job: Job) -> None:
+    match job.request:
+        case _Create(entries=entries):
+            journal.create(entries)
+            _opened(journal, job)
+        case _Release(session=session) if journal.session == session:
+            journal.release()
+        case _Undo(opening=opening) if journal.opened_by is opening:
             journal.release()
         case _:
             pass
+
+
+def _opened(journal: LocalJournal, job: Job) -> None:
+    """Note who has opened the session; one whose loop was closed meanwhile will not close it."""
+    journal.opened_by = job
+    if job.is_orphaned():
+        journal.release()
 
 
 _STORAGES: WeakSet[LocalStorage] = WeakSet()

@@ -25,6 +25,25 @@ def complaint(outcome: Outcome, code: int) -> str:
     return nothing.removesuffix("\n")
 
 
+def test_without_fcntl_nothing_is_called_a_bug(url: str, tmp_path: Path) -> None:
+    """Whoever has no POSIX locks, which reading and object stores do without, could do nothing at
+    all, and would report a bug.
+    """
+    (tmp_path / "fcntl.py").write_text('raise ImportError("blocked")')
+    env = {
+        **environment(AWS_ENDPOINT_URL="http://127.0.0.1:9", AWS_DEFAULT_REGION="x"),
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+    }
+    env["PYTHONPATH"] = os.pathsep.join((str(tmp_path), env["PYTHONPATH"]))
+    assert run("--storage", url, "status", "completed", env=env).code == 0
+    fork = ("--storage", url, "fork", "completed", "--from-offset", "1")
+    assert "no fcntl" in complaint(run(*fork, env=env), 1)
+    remote = complaint(run("--storage", "s3://bucket", "status", "completed", env=env), 1)
+    assert "bug" not in remote
+    assert "bucket" in remote
+
+
 MISUSES = [
     (
         (),

@@ -55,6 +55,10 @@ def held(lock: Path, content: bytes) -> Iterator[None]:
         yield
 
 
+DEAD = 2**22
+"""A pid that no process has: Linux gives smaller ones."""
+
+
 def claim(pid: int, host: str | None = None) -> bytes:
     name = socket.gethostname() if host is None else host
     return orjson.dumps({"pid": pid, "host": name, "runId": RUN, "session": 7, "since": "2026"})
@@ -69,7 +73,24 @@ CLAIMS = {
     "no text": b"\x00\xff" * 3000,
     "no object": b"[1, 2]",
     "an object that says nothing": b"{}",
-    "a kassette of the other language": b"4711",
+    "a dead kassette of the other language": b"%d" % DEAD,
+    "a dead one that says more": b'{"pid":%d,"acquiredAt":"2026-01-31T12:00:00.000Z"}' % DEAD,
+    "a dead one with our pid": b"%d\n" % os.getpid(),
+    "all processes": b'{"pid":-1}',
+    "our own group": b"0",
+    "no pid of any system": b'{"pid":99999999999999999999}',
+    "a number in digits of its own": "٣".encode(),
+    "a date": b"2026-01-31T12:00:00Z",
+}
+
+ALIVE = os.getppid()
+LIVE_CLAIMS = {
+    "a pid": b"%d" % ALIVE,
+    "a line": b"%d\n" % ALIVE,
+    "a pid and more": b"%d another-host\n2026" % ALIVE,
+    "an object": b'{"pid":%d}' % ALIVE,
+    "an object that says more": b'{"pid": %d, "host": "h", "session": 1, "since": 1}\n' % ALIVE,
+    "the pid of another user": b"1",
 }
 
 
@@ -99,6 +120,53 @@ async def test_d14_a_held_lock_is_respected_whatever_its_file_says(
         assert lock.read_bytes() == content
     async with await start(storage, RUN) as run:
         assert run.session == 1
+
+
+@pytest.mark.parametrize("content", LIVE_CLAIMS.values(), ids=LIVE_CLAIMS)
+async def test_d14_a_live_kassette_of_the_other_language_is_respected(
+    directory: Path, lock: Path, content: bytes
+) -> None:
+    """Broken, a run that a TypeScript process works on is taken from it, and its lock removed."""
+    lock.write_bytes(content)
+    storage = LocalStorage(directory)
+    pid = 1 if content == b"1" else ALIVE
+    for _ in range(2):
+        with pytest.raises(WriteContentionError) as refused:
+            await start(storage, RUN)
+        assert f"is open in process {pid}, as {lock} says" in str(refused.value)
+        assert refused.value.run_id == RUN
+        assert lock.read_bytes() == content
+    assert os.listdir(directory) == [lock.name]
+    lock.write_bytes(b"%d" % DEAD)
+    async with await start(storage, RUN) as run:
+        assert run.session == 1
+
+
+async def test_d14_a_lock_of_the_other_language_that_comes_later_ends_the_session(
+    directory: Path, lock: Path
+) -> None:
+    """Broken, a session whose lock file was replaced goes on beside the one that replaced it."""
+    async with await start(LocalStorage(directory), RUN) as run:
+        lock.unlink()
+        lock.write_bytes(b"%d" % ALIVE)
+        with pytest.raises(WriteContentionError, match=f"is open in process {ALIVE}"):
+            await run.record("work", lambda: 1)
+    assert lock.read_bytes() == b"%d" % ALIVE
+
+
+async def test_d14_without_fcntl_journals_are_read_and_writing_says_what_is_missing(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken, a system without POSIX locks gets a traceback of ours where it asks for one."""
+    storage = LocalStorage(directory)
+    async with await start(storage, RUN):
+        pass
+    monkeypatch.setattr("kassette_io._run_lock.fcntl", None)
+    assert [entry.type for entry in await storage.read_all(RUN)] == ["start"]
+    with pytest.raises(StorageError, match="this Python has no fcntl") as refused:
+        await start(storage, RUN)
+    assert refused.value.run_id == RUN
+    assert os.listdir(directory) == [f"{RUN}.jsonl"]
 
 
 async def test_d14_a_refusal_names_the_holder(processes: Processes, directory: Path) -> None:
