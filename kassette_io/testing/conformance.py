@@ -14,6 +14,9 @@ It checks the contract of ``kassette_io.storage`` on fresh storages that you mak
         anyio.run(storage_conformance, make_storage, backend="asyncio")
         anyio.run(storage_conformance, make_storage, backend="trio")
 
+It writes some thousand small entries, most of them in runs of their own: a listing that ends after
+its first page, which is one of 1000 keys with S3, cannot be told otherwise.
+
 What it cannot see: whether an append survives a power cut, and whether appends stay atomic when
 processes die or answers get lost. Test that where your storage does its writing.
 """
@@ -43,6 +46,7 @@ from kassette import (
     UsageError,
     WriteContentionError,
 )
+from kassette.values import encode_value
 from kassette_io.lifecycle import fork, start
 from kassette_io.storage import SessionStorage, Storage, as_session_storage
 
@@ -51,6 +55,25 @@ MakeStorage: TypeAlias = Callable[[], AbstractAsyncContextManager[Storage]]
 
 _STAMP: Final = "2026-01-31T12:00:00.000Z"
 _RUN: Final = "run-1"
+_MANY_RUNS: Final = 1001
+"""One more than S3 lists in one answer, the largest page that stores commonly give."""
+_AT_ONCE: Final = 8
+_SPELLINGS: Final = (
+    b"1.0",
+    b"1e3",
+    b"1E+3",
+    b"-0.0",
+    b"0.10",
+    b"1.7976931348623157e308",
+    b"9007199254740993",
+    b"18446744073709551615",
+    b'{"b":1,"a":2}',
+    b'{"10":1,"9":2}',
+    b'{"a":1,"a":2}',
+    b'"\\u00e9\\/"',
+    b'"\xc3\xa9 e\xcc\x81"',
+)
+"""JSON that JavaScript, PostgreSQL's jsonb or Python's json would write in another way."""
 
 
 async def storage_conformance(make_storage: MakeStorage) -> None:
@@ -200,6 +223,59 @@ async def _entries_come_back_whole(storage: Storage) -> None:
         await _holds(storage, *entries, end, run_id=run_id)
 
 
+async def _values_keep_their_spelling(storage: Storage) -> None:
+    for number, written in enumerate(_SPELLINGS):
+        nested = b'{"q":[' + written + b"]}"
+        entries: list[Entry] = [
+            _start(metadata_json=nested),
+            _step("value").replace(result_json=written),
+            _step("nested").replace(result_json=nested),
+            SuspendEntry(session=1, timestamp=_STAMP, reason="", waiting_for="ok"),
+            _start(2),
+            ResumeEntry(session=2, timestamp=_STAMP, event_name="ok", value_json=nested),
+        ]
+        run_id = f"run-{number}"
+        await _append(storage, *entries[:4], run_id=run_id)
+        await as_session_storage(storage).release(run_id, 1)
+        await _append(storage, *entries[4:], run_id=run_id)
+        await _holds(storage, *entries, run_id=run_id)
+        for given, wanted in zip(await storage.read_all(run_id), entries, strict=True):
+            _expect(
+                _written(given) == _written(wanted),
+                f"{wanted!r} was appended, read_all gave {given!r}",
+            )
+        await as_session_storage(storage).release(run_id, 2)
+
+
+def _written(entry: Entry) -> bytes | None:
+    """Return the JSON text of an entry's value, which equal entries may spell differently."""
+    match entry:
+        case StartEntry(metadata_json=value):
+            return value
+        case StepEntry(result_json=value) | ResumeEntry(value_json=value):
+            return value
+        case _:
+            return None
+
+
+async def _any_character_is_kept(storage: Storage) -> None:
+    for number, character in enumerate("\0\x01\x1f\x7f\x85\u2028\ufeff\uffff\U0010ffff"):
+        text = f"a{character}b"
+        entries: list[Entry] = [
+            _start(version=text, metadata_json=encode_value({text: text})),
+            _step(f"{text}#2", result=[text, {text: character}]),
+            SuspendEntry(session=1, timestamp=_STAMP, reason=text, waiting_for=text),
+            _start(2),
+            ResumeEntry.of(session=2, timestamp=_STAMP, event_name=text, value=text),
+            ErrorEntry(session=2, timestamp=_STAMP, message=text, name=text, stack=text),
+        ]
+        run_id = f"run-{number}"
+        await _append(storage, *entries[:3], run_id=run_id)
+        await as_session_storage(storage).release(run_id, 1)
+        await _append(storage, *entries[3:], run_id=run_id)
+        await _holds(storage, *entries, run_id=run_id)
+
+
 async def _what_is_read_is_the_callers(storage: Storage) -> None:
     await _append(storage, _start(), _step("a"))
     (await storage.read_all(_RUN)).clear()
@@ -340,6 +416,34 @@ async def _runs_are_kept_apart(storage: Storage) -> None:
     await _holds(storage, _start(), _complete(), run_id="run-1.2")
 
 
+async def _case_tells_runs_apart(storage: Storage) -> None:
+    run_ids = ["run-a", "RUN-A", "Run-a"]
+    for run_id in run_ids:
+        found = await storage.read_all(run_id)
+        _expect(found == [], f"read_all of {run_id!r} gave {found!r}, which is another run's")
+        await _append(storage, _start(), _step(run_id), run_id=run_id)
+    for run_id in run_ids:
+        await _holds(storage, _start(), _step(run_id), run_id=run_id)
+    listed = await _listed(storage)
+    _expect(listed == sorted(run_ids), f"the runs are {run_ids!r}, list_runs gave {listed!r}")
+
+
+async def _many_runs_are_listed(storage: Storage) -> None:
+    run_ids = [f"run-{number}" for number in range(_MANY_RUNS)]
+    unwritten = iter(run_ids)
+
+    async def write() -> None:
+        for run_id in unwritten:
+            await _append(storage, _start(), run_id=run_id)
+            await as_session_storage(storage).release(run_id, 1)
+
+    async with create_task_group() as group:
+        for _ in range(_AT_ONCE):
+            group.start_soon(write)
+    listed = await _listed(storage)
+    _expect(listed == sorted(run_ids), f"of {_MANY_RUNS} runs list_runs gave {len(listed)}")
+
+
 async def _runs_at_once_keep_their_order(storage: Storage) -> None:
     async def write(run_id: str) -> None:
         await _append(storage, _start(), *map(_step, "abcd"), run_id=run_id)
@@ -429,6 +533,8 @@ _RULES: Final[dict[str, Callable[[Storage], Awaitable[None]]]] = {
     "an unknown run has no entries": _unknown_runs_are_empty,
     "storage assigns offsets, counted from 0": _offsets_count_from_0,
     "entries come back as they were appended, in order": _entries_come_back_whole,
+    "values come back as they were written, to the letter": _values_keep_their_spelling,
+    "any character is kept": _any_character_is_kept,
     "what read_all gives belongs to the caller": _what_is_read_is_the_callers,
     "a journal and a session begin with a start entry": _a_journal_begins_with_start,
     "a superseded session is fenced": _older_sessions_are_fenced,
@@ -439,10 +545,12 @@ _RULES: Final[dict[str, Callable[[Storage], Awaitable[None]]]] = {
     "a cancelled append is there whole or not at all": _a_cancelled_append_is_there_or_not,
     "list_runs gives every run once": _runs_are_listed_once,
     "runs are kept apart": _runs_are_kept_apart,
+    "run ids that differ in case name different runs": _case_tells_runs_apart,
     "runs that are written at once keep their order": _runs_at_once_keep_their_order,
     "a bad run id is refused": _bad_run_ids_are_refused,
     "a run recovers and can be forked": _runs_recover,
     "create writes a whole journal, and only a new one": _a_journal_is_created_in_one_go,
     "of creates at once one wins": _of_creates_at_once_one_wins,
     "a released session makes room for the next": _sessions_are_released,
+    "list_runs gives more runs than fit on a page": _many_runs_are_listed,
 }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import orjson
 import pytest
 from anyio import Lock
 from anyio.lowlevel import checkpoint
@@ -14,6 +16,7 @@ from anyio.lowlevel import checkpoint
 from kassette import (
     Entry,
     FencedError,
+    ResumeEntry,
     StartEntry,
     StepEntry,
     SuspendEntry,
@@ -199,6 +202,117 @@ class CutsLongResults(ThreeMethods):
         return super().write(run_id, offset, entry)
 
 
+class Rewrites(ThreeMethods):
+    """Keeps results as its database understands them."""
+
+    def rewrite(self, value: bytes) -> bytes:
+        raise NotImplementedError
+
+    def write(self, run_id: str, offset: int, entry: Entry) -> int:
+        if isinstance(entry, StepEntry):
+            entry = entry.replace(result_json=self.rewrite(entry.result_json))
+        return super().write(run_id, offset, entry)
+
+
+class WritesWholeNumbersShort(Rewrites):
+    """As JavaScript does."""
+
+    def rewrite(self, value: bytes) -> bytes:
+        return re.sub(rb"\b1\.0\b", b"1", value)
+
+
+class WritesExponentsOut(Rewrites):
+    """As PostgreSQL's jsonb does."""
+
+    def rewrite(self, value: bytes) -> bytes:
+        return re.sub(rb"\b1(e|E\+)3\b", b"1000", value)
+
+
+class RoundsLargeNumbers(Rewrites):
+    """As JavaScript does."""
+
+    def rewrite(self, value: bytes) -> bytes:
+        return re.sub(rb"\b\d{16,}\b", lambda found: b"%d" % int(float(found[0])), value)
+
+
+class SortsKeys(Rewrites):
+    def rewrite(self, value: bytes) -> bytes:
+        return value.replace(b'"b":1,"a":2', b'"a":2,"b":1')
+
+
+class KeepsTheLastOfTwoKeys(Rewrites):
+    def rewrite(self, value: bytes) -> bytes:
+        return value.replace(b'"a":1,"a":2', b'"a":2')
+
+
+class WritesEscapesOut(Rewrites):
+    def rewrite(self, value: bytes) -> bytes:
+        return value.replace(b"\\u00e9", "é".encode())
+
+
+class ComposesCharacters(Rewrites):
+    """As some file systems and databases do with names."""
+
+    def rewrite(self, value: bytes) -> bytes:
+        return value.replace("e\u0301".encode(), "é".encode())
+
+
+class KeepsNoMetadataAsWritten(ThreeMethods):
+    def write(self, run_id: str, offset: int, entry: Entry) -> int:
+        if isinstance(entry, StartEntry) and entry.metadata_json is not None:
+            entry = entry.replace(metadata_json=orjson.dumps(orjson.loads(entry.metadata_json)))
+        return super().write(run_id, offset, entry)
+
+
+class KeepsNoPayloadAsWritten(ThreeMethods):
+    def write(self, run_id: str, offset: int, entry: Entry) -> int:
+        if isinstance(entry, ResumeEntry):
+            entry = entry.replace(value_json=orjson.dumps(orjson.loads(entry.value_json)))
+        return super().write(run_id, offset, entry)
+
+
+class LosesNul(ThreeMethods):
+    def write(self, run_id: str, offset: int, entry: Entry) -> int:
+        written = super().write(run_id, offset, entry)
+        self.data[run_id] = self.data[run_id].replace(b"\\u0000", b"")
+        return written
+
+
+class EndsTextAtNul(ThreeMethods):
+    """Keeps event names in a column of C strings; values are left alone."""
+
+    def write(self, run_id: str, offset: int, entry: Entry) -> int:
+        if isinstance(entry, SuspendEntry):
+            entry = entry.replace(waiting_for=entry.waiting_for.partition("\0")[0])
+        return super().write(run_id, offset, entry)
+
+
+class IgnoresCase(ThreeMethods):
+    """As a file system on macOS or Windows does."""
+
+    def write(self, run_id: str, offset: int, entry: Entry) -> int:
+        return super().write(self.found(run_id), offset, entry)
+
+    def read(self, run_id: str) -> list[Entry]:
+        return super().read(self.found(check_run_id(run_id)))
+
+    def found(self, run_id: str) -> str:
+        known = {each.lower(): each for each in self.data}
+        return known.get(run_id.lower(), run_id)
+
+
+class ListsInLowerCase(ThreeMethods):
+    async def list_runs(self) -> AsyncIterator[str]:
+        for run_id in self.data:
+            yield run_id if len(self.data) == 9 else run_id.lower()
+
+
+class ListsOnePage(ThreeMethods):
+    async def list_runs(self) -> AsyncIterator[str]:
+        for run_id in list(self.data)[:1000]:
+            yield run_id
+
+
 class ListsTwice(ThreeMethods):
     async def list_runs(self) -> AsyncIterator[str]:
         for run_id in [*self.data, *self.data]:
@@ -350,6 +464,20 @@ BROKEN = [
     ),
     (LosesUnknownFields, "come back as they were appended, in order: StepEntry.* was appended"),
     (CutsLongResults, "come back as they were appended, in order: StepEntry.* was appended"),
+    (WritesWholeNumbersShort, "to the letter: StepEntry.*b'1.0'.* was appended, read_all gave"),
+    (WritesExponentsOut, "to the letter: StepEntry.*b'1e3'.* was appended"),
+    (RoundsLargeNumbers, "to the letter: StepEntry.*b'9007199254740993'.* was appended"),
+    (SortsKeys, 'to the letter: StepEntry.*b\'{"b":1,"a":2}\'.* was appended'),
+    (KeepsTheLastOfTwoKeys, 'to the letter: StepEntry.*b\'{"a":1,"a":2}\'.* was appended'),
+    (WritesEscapesOut, "to the letter: StepEntry.* was appended"),
+    (ComposesCharacters, "to the letter: StepEntry.* was appended"),
+    (KeepsNoMetadataAsWritten, "to the letter: StartEntry.* was appended"),
+    (KeepsNoPayloadAsWritten, "to the letter: ResumeEntry.* was appended"),
+    (LosesNul, "any character is kept: StartEntry.* was appended"),
+    (EndsTextAtNul, "any character is kept: SuspendEntry.* was appended"),
+    (IgnoresCase, "differ in case name different runs: read_all of 'RUN-A' gave"),
+    (ListsInLowerCase, "differ in case name different runs: the runs are"),
+    (ListsOnePage, "than fit on a page: of 1001 runs list_runs gave 1000"),
     (ListsTwice, "list_runs gives every run once: the runs are"),
     (ListsByPrefix, "list_runs gives every run once: the runs are"),
     (ListsWhatItRefused, r"list_runs gave \['run-1'\] after an append that was refused"),
