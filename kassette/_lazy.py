@@ -6,6 +6,9 @@ import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 
+_PACKAGES = ("kassette_io", "kassette", "kassette_io.testing")
+"""Where a name may be that somebody asks another package for."""
+
 
 def lazy_names(package: str, names_by_module: Mapping[str, str]) -> Callable[[str], object]:
     """Give the ``__getattr__`` of ``package`` that takes each name from its module (PEP 562).
@@ -17,9 +20,25 @@ def lazy_names(package: str, names_by_module: Mapping[str, str]) -> Callable[[st
     def load(name: str) -> object:
         module = modules.get(name)
         if module is None:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            raise _absent(package, name)
         value: object = getattr(import_module(module), name)
         setattr(sys.modules[package], name, value)
         return value
 
     return load
+
+
+def _absent(package: str, name: str) -> AttributeError | ImportError:
+    """Return the error of a name that ``package`` does not have; it says which package does."""
+    other = None if name.startswith("_") else _owner(name)
+    if other is None:
+        return AttributeError(f"module {package!r} has no attribute {name!r}")
+    where = f"{package!r} has no {name!r}, but {other!r} has: from {other} import {name}"
+    # `from package import name` asks with hasattr() and says nothing of what an AttributeError says
+    if sys._getframe(2).f_code.co_name == "_handle_fromlist":  # pyright: ignore[reportPrivateUsage]
+        return ImportError(where, name=package)
+    return AttributeError(where)
+
+
+def _owner(name: str) -> str | None:
+    return next((each for each in _PACKAGES if name in import_module(each).__all__), None)

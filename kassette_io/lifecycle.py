@@ -38,7 +38,8 @@ async def start(
 ) -> Run:
     """Open a session: of a new run, or of one that stopped, which goes on where it was.
 
-    ``version`` names the shape of the caller's code and is checked against the journal's first.
+    ``version`` names the shape of the caller's code, not in empty text, and is checked against the
+    journal's first.
     ``metadata`` (JSON) is stored with a new run and, where given, checked on recovery.
 
     Raises, before anything runs: UsageError for a bad argument, TerminalRunError if the run is

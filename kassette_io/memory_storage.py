@@ -7,7 +7,17 @@ from typing import final
 
 from anyio.lowlevel import checkpoint
 
-from kassette import Entry, Tail, check_append, check_run_id, decode_journal, encode_entry
+from kassette import (
+    Entry,
+    Journal,
+    JournalCorruptionError,
+    Tail,
+    check_append,
+    check_run_id,
+    decode_journal,
+    encode_entry,
+)
+from kassette.errors import with_run_id
 from kassette_io._waiting import finish
 from kassette_io.storage import taken
 
@@ -32,7 +42,7 @@ class MemoryStorage:
 
     async def _append(self, run_id: str, entries: list[Entry]) -> int:
         await checkpoint()
-        journal = decode_journal(self.data.get(run_id, b""))
+        journal = self._decode(run_id)
         tail = Tail.of(journal.entries)
         offset = tail.count
         data = self.data.get(run_id, b"")[: journal.whole]
@@ -46,7 +56,13 @@ class MemoryStorage:
     async def read_all(self, run_id: str) -> list[Entry]:
         """See ``Storage.read_all``."""
         await checkpoint()
-        return decode_journal(self.data.get(check_run_id(run_id), b"")).entries
+        return self._decode(check_run_id(run_id)).entries
+
+    def _decode(self, run_id: str) -> Journal:
+        try:
+            return decode_journal(self.data.get(run_id, b""))
+        except JournalCorruptionError as error:
+            raise with_run_id(error, run_id) from error.__cause__
 
     async def list_runs(self) -> AsyncIterator[str]:
         """See ``Storage.list_runs``; in order of the run ids."""

@@ -331,9 +331,10 @@ def workflow(
 
     ``fn`` takes a ``Context`` and, if it has a second parameter, the input, rebuilt as that
     parameter's annotation where it is not plain JSON. ``version`` names the shape of the workflow
-    (see the versioning rules). ``events`` maps event names to payload types; an entry for
-    ``approval`` covers ``approval:<item>`` too. ``on_error`` and ``on_finish`` are for logging and
-    metrics: sync or async, called once a result is settled, and harmless when they raise.
+    (see the versioning rules); empty text is refused when a session is opened. ``events`` maps
+    event names to payload types; an entry for ``approval`` covers ``approval:<item>`` too.
+    ``on_error`` and ``on_finish`` are for logging and metrics: sync or async, called once a result
+    is settled, and harmless when they raise.
 
     Raises UsageError for something that is no storage, or a type that cannot be rebuilt.
     """

@@ -26,6 +26,7 @@ from kassette import (
     SuspendEntry,
     Unset,
     UsageError,
+    VersionMismatchError,
     decode_journal,
     encode_entry,
     is_run_id,
@@ -126,7 +127,8 @@ class JournalReplay:
         ``allow_unused`` names them. Durable sleeps and retries do not wait; hooks are not called.
 
         Raises AssertionError that shows where the two part; UsageError where there is no journal
-        to replay; what ``Workflow.start`` raises, such as VersionMismatchError.
+        to replay; VersionMismatchError if another version of the workflow recorded it; what
+        ``Workflow.start`` raises.
         """
         __tracebackhide__ = True
         recorded = self._read()
@@ -138,6 +140,9 @@ class JournalReplay:
         except (_Parted, BaseExceptionGroup):
             if replay.parted is None:
                 raise
+        except VersionMismatchError as error:
+            error.args = (self._of_another_version(error),)
+            raise
         finally:
             self._write(replay, whole=outcome is not None)
         replay.check(outcome)
@@ -186,6 +191,15 @@ class JournalReplay:
             reset=reset,
             probe=probe,
             strict=strict,
+        )
+
+    def _of_another_version(self, error: VersionMismatchError) -> str:
+        stored, current = error.stored_version, error.current_version
+        return (
+            f"{str(self.path)!r} was recorded by version {stored!r}, the workflow in this test is "
+            f"version {current!r}, which takes up no run of the old one. Record the journal anew, "
+            "which runs every step (pytest --kassette-mode=all); or, if the new code replays what "
+            f"it holds, write {current!r} for the version in its first line and see"
         )
 
     def _read(self) -> list[Entry] | None:

@@ -10,10 +10,13 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import kassette
+import kassette_io
+import kassette_io.testing
 
 ROOT = Path(kassette.__file__).parent
 MODULES = sorted(f"kassette.{each.name}" for each in pkgutil.iter_modules([str(ROOT)]))
@@ -119,6 +122,33 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         kassette.Machnie  # noqa: B018
     with pytest.raises(ImportError):
         from kassette import Machnie  # noqa: F401
+
+
+@pytest.mark.parametrize(
+    ("package", "other"),
+    [
+        (kassette, kassette_io),
+        (kassette_io, kassette),
+        (kassette_io, kassette_io.testing),
+        (kassette_io.testing, kassette_io),
+    ],
+)
+def test_a_name_of_the_other_package_is_told_where_it_is(
+    package: ModuleType, other: ModuleType
+) -> None:
+    """A newcomer who takes one package for the other would have to search for every name."""
+    mine, theirs = package.__name__, other.__name__
+    elsewhere = sorted(set(other.__all__) - set(package.__all__))
+    assert elsewhere
+    for name in elsewhere:
+        says = f"'{mine}' has no '{name}', but '{theirs}' has: from {theirs} import {name}"
+        with pytest.raises(ImportError) as imported:
+            exec(f"from {mine} import {name}", {})
+        assert (str(imported.value), imported.value.name) == (says, mine)
+        with pytest.raises(AttributeError) as asked:
+            getattr(package, name)
+        assert str(asked.value) == says
+        assert not hasattr(package, name)
 
 
 def test_type_checkers_see_the_names_that_are_there() -> None:

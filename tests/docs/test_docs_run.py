@@ -133,6 +133,23 @@ def test_code_runs_and_prints_what_the_page_says(
             assert_printed(block, run_commands(block, bin_directory))
 
 
+@pytest.mark.parametrize("name", ["README.md", "docs/quickstart.md"])
+def test_the_first_examples_may_be_run_twice(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Would show that whoever runs the first example again, as anybody does, gets a traceback."""
+    page = ROOT / name
+    monkeypatch.chdir(tmp_path)
+    for time in ("first", "second"):
+        module = ModuleType("page")
+        monkeypatch.setitem(sys.modules, "page", module)
+        code = [each for each in blocks(page) if each.language == "python" and each.file is None]
+        printed = "".join(run_python(block, page, module) for block in code)
+        assert printed, time
+    if name == "README.md":
+        assert f"`{printed.strip()}`" in " ".join(page.read_text("utf-8").split())
+
+
 def test_pages_hold_code_and_commands_to_run() -> None:
     """Would show that the tests of this file pass because they find nothing to test."""
     counted = {page.name: [block.language for block in blocks(page)] for page in PAGES}

@@ -25,6 +25,7 @@ from kassette_io import (
     RunCancelledError,
     SessionClosedError,
     StorageError,
+    Success,
     SuspendedError,
     SuspendError,
     TerminalRunError,
@@ -93,6 +94,22 @@ async def test_row_usage_error(world: World, misuse: Callable[[Run], Awaitable[o
         assert caught.value.run_id == RUN
         assert await journal_types(storage) == ["start"]
         assert await run.record("goes on", lambda: 1) == 1
+
+
+@pytest.mark.parametrize("event", ["", "half \ud800", None])
+async def test_row_usage_error_of_a_workflows_wait(world: World, event: Any) -> None:
+    """If it fails, nobody learns which of many runs has waited for an event without a name."""
+    refused: list[UsageError] = []
+
+    @workflow(storage=world.open())
+    async def flow(ctx: Context) -> None:
+        try:
+            await ctx.suspend(event)
+        except UsageError as error:
+            refused.append(error)
+
+    assert await flow.start(run_id=RUN) == Success(None, RUN)
+    assert [each.run_id for each in refused] == [RUN]
 
 
 @pytest.mark.parametrize("outcome", ["complete", "error", "cancel"])
@@ -284,6 +301,10 @@ async def test_row_journal_corruption_error(local: LocalStorage) -> None:
             with pytest.raises(JournalCorruptionError) as caught:
                 await again(storage, RUN)
             assert (caught.value.line, caught.value.run_id) == (2, RUN)
+        with pytest.raises(JournalCorruptionError, match=f"journal of run '{RUN}', line 2: "):
+            await storage.read_all(RUN)
+        with pytest.raises(JournalCorruptionError, match=f"journal of run '{RUN}', line 2: "):
+            await storage.append(RUN, opening())
     assert path.read_bytes() == DAMAGED
     assert [each.name for each in path.parent.iterdir()] == [path.name]
 

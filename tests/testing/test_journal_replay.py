@@ -250,8 +250,17 @@ async def test_other_input_and_another_version_are_refused(journal: Path) -> Non
     with pytest.raises(MetadataMismatchError):
         await JournalReplay(journal).run(triage(never), "dogs")
     versioned = workflow(triage(ask), storage=LocalStorage(journal.parent / "prod"), version="1")
-    with pytest.raises(VersionMismatchError):
+    with pytest.raises(VersionMismatchError) as refused:
         await _of_version(journal).run(workflow_like(versioned, "2"))
+    assert (refused.value.stored_version, refused.value.current_version) == ("1", "2")
+    says = str(refused.value)
+    assert says.startswith(f"{str(journal)!r} was recorded by version '1'")
+    assert "pytest --kassette-mode=all" in says
+    assert "write '2' for the version in its first line" in says
+    bumped = journal.read_text().replace('"version":"1"', '"version":"2"', 1)
+    journal.write_text(bumped)
+    assert await JournalReplay(journal).run(workflow_like(versioned, "2")) == ENDED
+    journal.write_text(bumped.replace('"type":"start","version":"2",', '"type":"start",', 1))
     assert await _of_version(journal).run(workflow_like(versioned, "1")) == ENDED
 
 
