@@ -217,7 +217,7 @@ def test_r9_an_error_says_how_long_to_wait_up_to_the_cap(asked: Any, waited: flo
 @pytest.mark.parametrize(
     "asked",
     [None, -1, nan, inf, 10**400, True, "7", timedelta(seconds=-1), lambda: 7, object()],
-    ids=repr,
+    ids=lambda asked: type(asked).__name__,
 )
 def test_r9_what_is_no_time_to_wait_leaves_the_schedule_alone(asked: Any) -> None:
     """Another library's attribute of this name would break the retry, or hide the step's error."""

@@ -103,7 +103,7 @@ def test_r9_an_instant_of_another_era_is_no_datetime(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["2026-13-01T00:00:00Z", "2026-02-30", "+002026-00-01", "2026-366"]
+    "text", ["2026-13-01T00:00:00Z", "2026-02-30", "+002026-00-01", "2026-366", "+010100-02-29"]
 )
 def test_r9_a_day_that_no_calendar_has_is_no_instant(text: str) -> None:
     """A mistyped deadline would be read as another day."""

@@ -78,7 +78,7 @@ CLAIMS = {
     "a dead one with our pid": b"%d\n" % os.getpid(),
     "all processes": b'{"pid":-1}',
     "our own group": b"0",
-    "no pid of any system": b'{"pid":99999999999999999999}',
+    "no pid of any system": b'{"pid":9999999999999999999}',
     "a number in digits of its own": "٣".encode(),
     "a date": b"2026-01-31T12:00:00Z",
 }
