@@ -71,7 +71,8 @@ class RunLock:
                 fd = _open(path, run_id)
                 _DESCRIPTORS.add(fd)
                 refused = _try_flock(fd)
-            holder, other = "", None
+            holder = ""
+            other = None
             try:
                 if refused is None and _names(path, found := os.fstat(fd)):
                     other = _other_holder(fd) if found.st_size else None
