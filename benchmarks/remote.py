@@ -113,7 +113,10 @@ def put(directory: Path, *, url: str, steps: int) -> Perform:
 
     async def perform() -> Sample:
         async with AsyncExitStack() as stack:
-            client = await open_client(stack, CREDENTIALS, {"endpoint_url": url}, 30.0)
+            settings = {"endpoint_url": url}
+            client = await open_client(
+                stack, CREDENTIALS, settings, connect_timeout=30.0, read_timeout=30.0
+            )
             write = partial(client.put_object, Bucket=BUCKET, Key=next(keys))
             etag = (await write(Body=bodies[0], IfNoneMatch="*"))["ETag"]
             with Stopwatch() as watch:

@@ -105,14 +105,15 @@ async def list_runs(storage: Storage, limit: int | None = None) -> list[str]:
 
 
 async def read_run(storage: Storage, run_id: str) -> list[kassette.Entry]:
-    """Give the journal of a run; it may be empty, where the first append never happened.
+    """Return the journal of a run; a file may be empty, where the first append never happened.
 
-    Raises UsageError for a run that the storage does not know.
+    Raises UsageError for a run that the storage does not know. Of an object store only the journal
+    is asked for: an object begins with an entry, and a listing may be long.
     """
     entries = await storage.read_all(run_id)
-    if not entries and run_id not in await list_runs(storage):
-        raise unknown_run(storage, run_id)
-    return entries
+    if entries or (isinstance(storage, LocalStorage) and run_id in await list_runs(storage)):
+        return entries
+    raise unknown_run(storage, run_id)
 
 
 async def read_two(

@@ -8,48 +8,65 @@ from typing import Any, Final
 import aioboto3  # noqa: TID253 - this module is loaded only where S3 is used
 from aiobotocore.config import AioConfig  # noqa: TID253
 from aiobotocore.httpsession import AIOHTTPSession  # noqa: TID253
-from aiohttp import ClientError  # noqa: TID253
-from botocore.exceptions import (  # noqa: TID253
-    ConnectionError as NotConnected,
-    HTTPClientError,
-    IncompleteReadError,
-)
 from botocore.handlers import add_expect_header  # noqa: TID253
 
-TRANSIENT: Final = (ClientError, HTTPClientError, IncompleteReadError, NotConnected, OSError)
-"""What a request fails with that got no answer, or half of one."""
+from kassette_io._s3_errors import Redirected
 
-_CONNECT_TIMEOUT: Final = 10.0
 _CONNECTIONS: Final = 50
 
 
 class _OneRequestSession(AIOHTTPSession):
-    """An HTTP session that does not repeat a request whose connection was lost."""
+    """An HTTP session that sends a request once, whatever comes of it.
+
+    It does not repeat one whose connection was lost, nor send it to where a redirect points, for
+    which it was not signed. The SDK itself deals with buckets of other regions, which S3 names.
+    """
 
     async def _get_session(self, proxy_url: Any) -> Any:
         base: Any = super()  # the stubs do not have it
         session: Any = await base._get_session(proxy_url)
         session._retry_connection = False
-        return session
+        return _WithoutRedirects(session)
+
+
+class _WithoutRedirects:
+    """All that ``AIOHTTPSession`` uses of an HTTP session."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    async def request(self, method: str, **options: Any) -> Any:
+        """Send one request. Raises Redirected, with which the SDK would go round in circles."""
+        answer = await self._session.request(method, **options, allow_redirects=False)
+        place: str | None = answer.headers.get("location")
+        if 300 <= answer.status < 400 and place and "x-amz-bucket-region" not in answer.headers:
+            answer.close()
+            raise Redirected(place)
+        return answer
 
 
 async def open_client(
-    stack: AsyncExitStack, session: dict[str, Any], client: dict[str, Any], timeout: float
+    stack: AsyncExitStack,
+    session: dict[str, Any],
+    client: dict[str, Any],
+    *,
+    connect_timeout: float,
+    read_timeout: float,
 ) -> Any:
-    """Open an S3 client on ``stack``."""
+    """Open an S3 client on ``stack``. The timeouts are seconds of silence on a connection."""
     settings = dict(client)
-    config = _config(settings.pop("config", None), timeout)
+    config = _config(settings.pop("config", None), connect_timeout, read_timeout)
     made: Any = aioboto3.Session(**session)
     opened: Any = await stack.enter_async_context(made.client("s3", config=config, **settings))
     opened.meta.events.unregister("before-call.s3", add_expect_header)
     return opened
 
 
-def _config(given: Any, timeout: float) -> Any:
-    """Give our settings, the user's over them, and over all what makes one put one request."""
+def _config(given: Any, connect_timeout: float, read_timeout: float) -> Any:
+    """Return our settings, the user's over them, and over all what makes one put one request."""
     config: Any = AioConfig(
-        connect_timeout=min(timeout, _CONNECT_TIMEOUT),
-        read_timeout=timeout,
+        connect_timeout=connect_timeout,
+        read_timeout=read_timeout,
         max_pool_connections=_CONNECTIONS,
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",

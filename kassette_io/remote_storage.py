@@ -7,8 +7,16 @@ Rules:
 - That task is nobody's child: cancelling a caller never breaks off a put. The caller waits until
   its append is settled, then feels the cancellation (D2).
 - A loop may be closed by hand in the middle of a put. Who then appends begins with a new writer.
-- What a session's writer knows of its object is kept until the session ends; what a read has found
-  is used by the session opened next, so that opening costs one get.
+- What a session's writer knows of its object is kept until the session ends; where its opening was
+  closed by hand, until that is settled. What a read has found is used by the session opened next,
+  and by that alone, so that opening costs one get.
+- What reads a journal or lists runs outlasts an outage as an append does, for ``patience`` seconds.
+  A store that has not answered this storage at all gets ``FIRST_CONTACT`` seconds at most: long
+  enough for a server that restarts; and a mistyped address, which is as likely, is told soon. What
+  the client calls certain (``rolled_back``), such as wrong credentials, is told at once.
+- A run is listed only where its object is: a prefix is no run. A client that cannot look for that
+  (it has no ``list_prefixes_with``) is believed.
+- Storages that share a client close it together: the last one that is closed does.
 """
 
 from __future__ import annotations
@@ -19,7 +27,8 @@ from collections.abc import AsyncIterator
 from functools import partial
 from random import random
 from types import TracebackType
-from typing import Any, Final, Self, cast, final
+from typing import Any, Final, Self, TypeAlias, cast, final
+from weakref import WeakSet
 
 import anyio
 
@@ -30,19 +39,23 @@ from kassette import (
     PreconditionFailedError,
     StartEntry,
     StorageError,
+    UsageError,
     check_run_id,
     decode_journal,
     is_run_id,
 )
 from kassette.errors import with_run_id
 from kassette.object_append import (
+    PATIENCE,
     AppendCommand,
     AppendEntries,
     Found,
+    GetDenied,
     GetFailed,
     GetObject,
     NotFound,
     ObjectWriter,
+    Outage,
     PutDenied,
     PutDone,
     PutObject,
@@ -50,21 +63,30 @@ from kassette.object_append import (
     PutUnclear,
     Settled,
 )
+from kassette_io._store_check import StoreCheck
 from kassette_io._threads import Job
 from kassette_io._waiting import perform, spawn
 from kassette_io.object_store import GetObjectResult, ObjectStoreClient
 
+FIRST_CONTACT: Final = 5.0
+"""Seconds of patience with a store that has not answered yet."""
+
 _JOURNAL: Final = "journal.jsonl"
-_MISSING: Final = ".missing"
 _REMEMBERED_READS: Final = 1024
 _REMEMBERED_BYTES: Final = 32 * 2**20
+
+_Answer: TypeAlias = Found | NotFound | GetFailed | GetDenied
+
+_OPEN: Final[dict[int, WeakSet[RemoteStorage]]] = {}
+"""The storages that are not closed yet, by the ``id`` of their client."""
 
 
 @final
 class _Writer:
     """One run's writer, the jobs that wait for it, and the loop that serves them, if any does.
 
-    ``session`` is the one that it is kept for; ``left`` was given up before its ``start`` landed.
+    ``session`` is the one that it is kept for; those ``left`` were given up, whether or not their
+    ``start`` has landed.
     """
 
     __slots__ = ("jobs", "left", "object", "served_on", "session")
@@ -74,22 +96,40 @@ class _Writer:
         self.jobs: list[Job] = []
         self.served_on: object = None
         self.session: int | None = None
-        self.left: int | None = None
+        self.left: set[int] = set()
 
 
 @final
 class RemoteStorage:
     """Keeps journals in an object store that honours conditional puts, such as S3.
 
-    ``prefix`` is put before every key. Use one ``RemoteStorage`` from one event loop at a time;
-    ``async with`` (or ``aclose``) closes its client.
+    ``prefix`` is put before every key. ``patience`` is for how many seconds an append or a read
+    outlasts an outage of the store (a restart, a network that is down) before it gives up with
+    StorageError; an append is given up at most as long after that as two requests may take.
+
+    Use one ``RemoteStorage`` from one event loop at a time. ``async with`` (or ``aclose``) closes
+    its client, unless other storages that have it are not closed yet.
+
+    Raises UsageError for a client or a patience that is none.
     """
 
-    def __init__(self, client: ObjectStoreClient, *, prefix: str = "") -> None:
+    def __init__(
+        self, client: ObjectStoreClient, *, prefix: str = "", patience: float = PATIENCE
+    ) -> None:
+        if not isinstance(client, ObjectStoreClient):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UsageError(  # the annotation is not checked at run time
+                f"{client!r} is no client of an object store: it needs get_object, put_object and "
+                "list_prefixes, as S3ObjectStoreClient(bucket) has them"
+            )
+        if not patience >= 0:  # NaN as well
+            raise UsageError(f"patience is a number of seconds, 0 or more, not {patience!r}")
         self._client = client
+        self._patience = patience
+        self._answered = False
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self._writers: dict[str, _Writer] = {}
         self._read: OrderedDict[str, GetObjectResult | None] = OrderedDict()
+        self._enter()
 
     def __repr__(self) -> str:
         return f"RemoteStorage({self._client!r}, prefix={self._prefix!r})"
@@ -104,14 +144,12 @@ class RemoteStorage:
         return int(await self._perform(run_id, AppendEntries(tuple(entries))))
 
     async def read_all(self, run_id: str) -> list[Entry]:
-        """See ``Storage.read_all``. One get."""
+        """See ``Storage.read_all``. One get, and more only during an outage."""
         key = self._key(check_run_id(run_id))
         try:
-            found = await self._client.get_object(key)
+            found = await self._look(key)
         except KassetteError as error:
             raise with_run_id(error, run_id) from error.__cause__
-        except Exception as error:
-            raise StorageError(f"cannot read {key}: {error!r}", run_id=run_id) from error
         try:
             entries = decode_journal(b"" if found is None else found.content).entries
         except JournalCorruptionError as error:
@@ -132,19 +170,30 @@ class RemoteStorage:
 
     async def list_runs(self) -> AsyncIterator[str]:
         """See ``Storage.list_runs``; page by page, in the store's order."""
-        names = self._client.list_prefixes(self._prefix)
-        try:
-            async for name in names:
-                if is_run_id(name):
-                    yield name
-        except KassetteError:
-            raise
-        except Exception as error:
-            raise StorageError(f"cannot list the runs in {self!r}: {error!r}") from error
-        finally:
-            close = getattr(names, "aclose", None)
-            if close is not None:
-                await close()
+        find = getattr(self._client, "list_prefixes_with", None)
+        last: str | None = None
+        outage = Outage(self._budget)
+        while True:
+            if find is None:
+                names = self._client.list_prefixes(self._prefix)
+            else:
+                names = find(self._prefix, _JOURNAL, after=last)
+            try:
+                async for name in names:
+                    self._answered = True
+                    last, outage = name, Outage(self._budget)
+                    if is_run_id(name):
+                        yield name
+            except Exception as error:
+                if find is None and last is not None:  # it cannot go on where it was
+                    outage = Outage(0.0)
+                await self._outlast(outage, error, f"list the runs in {self!r}")
+            else:
+                return
+            finally:
+                close = getattr(names, "aclose", None)
+                if close is not None:
+                    await close()
 
     async def create(self, run_id: str, entries: list[Entry]) -> None:
         """See ``SessionStorage.create``. One put."""
@@ -160,7 +209,7 @@ class RemoteStorage:
         writer = self._writers.get(run_id)
         if writer is None:
             return
-        writer.left = session
+        writer.left.add(session)
         if writer.session == session:
             writer.session = None
             self._drop_if_idle(run_id, writer)
@@ -173,14 +222,15 @@ class RemoteStorage:
         ``delete_object``. Raises StorageError that names every promise the store breaks.
         """
         key = f"{self._prefix}.check/{os.urandom(8).hex()}"
+        check = StoreCheck(self._client, self._look, key)
         try:
-            broken = await _broken_promises(self._client, key)
+            broken = await check.broken_promises()
         except KassetteError:
             raise
         except Exception as error:
             raise StorageError(f"cannot check {self._client!r}: {error!r}") from error
         finally:
-            await _remove(self._client, key, key + _MISSING)
+            await check.clean_up()
         if broken:
             raise StorageError(
                 f"{self._client!r} must not keep journals, entries would be lost: "
@@ -188,12 +238,21 @@ class RemoteStorage:
             )
 
     async def aclose(self) -> None:
-        """Close the client, if it can be closed."""
+        """Close the client, if it can be closed and no other storage has it open."""
+        others = _OPEN.get(id(self._client), WeakSet())
+        others.discard(self)
+        if others:
+            return
+        _OPEN.pop(id(self._client), None)
         close = getattr(self._client, "aclose", None)
         if close is not None:
             await close()
 
+    def _enter(self) -> None:
+        _OPEN.setdefault(id(self._client), WeakSet()).add(self)
+
     async def __aenter__(self) -> Self:
+        self._enter()
         return self
 
     async def __aexit__(
@@ -241,13 +300,14 @@ class RemoteStorage:
         requests = [cast("AppendEntries", job.request) for job in batch]
         entries = [entry for request in requests for entry in request.entries]
         create = requests[0].create
+        command = AppendEntries(entries, create=create, patience=self._budget)
         if isinstance(entries[0], StartEntry) and run_id in self._read:
             if create and self._read[run_id] is not None:
                 await self.read_all(run_id)  # what was there may have been deleted since
             known = self._read.pop(run_id)
             if not writer.object.known:
                 writer.object.know(*((b"", None) if known is None else (known.content, known.etag)))
-        outcomes = await self._append(run_id, writer.object, AppendEntries(entries, create=create))
+        outcomes = await self._append(run_id, writer.object, command)
         position = 0
         for job, request in zip(batch, requests, strict=True):
             mine = outcomes[position : position + len(request.entries)]
@@ -259,7 +319,7 @@ class RemoteStorage:
                 job.result = mine[0]
                 last = request.entries[-1]
                 opens = any(isinstance(entry, StartEntry) for entry in request.entries)
-                if opens and last.session != writer.left:
+                if opens and last.session not in writer.left:
                     writer.session = last.session
 
     async def _append(
@@ -267,7 +327,7 @@ class RemoteStorage:
     ) -> list[int | KassetteError]:
         key = self._key(run_id)
         while True:
-            match writer.handle(command):
+            match writer.handle(command, now=anyio.current_time()):
                 case Settled(outcomes=outcomes):
                     return outcomes
                 case GetObject(pause=pause):
@@ -277,22 +337,61 @@ class RemoteStorage:
                 case PutObject(body=body, etag=etag):
                     command = await self._put(key, body, etag)
 
-    async def _get(self, key: str) -> AppendCommand:
+    async def _get(self, key: str) -> _Answer:
         try:
-            found = await self._client.get_object(key)
+            found = _as_found(self._client, await self._client.get_object(key))
+        except KassetteError as error:
+            return GetFailed(error) if _may_pass(error) else GetDenied(error)
         except Exception as error:
             return GetFailed(error)
-        return NotFound() if found is None else Found(found.content, found.etag)
+        self._answered = True
+        return NotFound() if found is None else found
 
     async def _put(self, key: str, body: bytes, etag: str | None) -> AppendCommand:
         try:
-            return PutDone(await self._client.put_object(key, body, etag))
+            put: Any = self._client.put_object  # whatever it gives
+            answer = await put(key, body, etag)
         except PreconditionFailedError:
+            self._answered = True
             return PutRefused()
         except StorageError as error:
             return PutDenied(error) if error.rolled_back else PutUnclear(error)
+        except UsageError as error:
+            return PutDenied(error)
         except Exception as error:
             return PutUnclear(error)
+        self._answered = True
+        if not isinstance(answer, str):  # it was written; reading it back tells the etag
+            return PutUnclear(
+                StorageError(f"{self._client!r}.put_object gave {answer!r} for an etag")
+            )
+        return PutDone(answer)
+
+    @property
+    def _budget(self) -> float:
+        return self._patience if self._answered else min(self._patience, FIRST_CONTACT)
+
+    async def _look(self, key: str) -> GetObjectResult | None:
+        """Return what is at ``key``; an outage is outlasted."""
+        outage = Outage(self._budget)
+        while True:
+            match await self._get(key):
+                case Found(body=body, etag=etag):
+                    return GetObjectResult(body, etag)
+                case NotFound():
+                    return None
+                case GetDenied(error=error) | GetFailed(error=error):
+                    await self._outlast(outage, error, f"read {key}")
+
+    async def _outlast(self, outage: Outage, error: BaseException, doing: str) -> None:
+        """Pause before a read is repeated; raise where that is of no use, or not any more."""
+        if not _may_pass(error):
+            raise error
+        now = anyio.current_time()
+        outage.fail(error, now)
+        if outage.is_over(now):
+            raise outage.error(doing, now)
+        await anyio.sleep(outage.pause() * random())
 
     def _drop_if_idle(self, run_id: str, writer: _Writer) -> None:
         idle = writer.session is None and writer.served_on is None
@@ -300,61 +399,26 @@ class RemoteStorage:
             del self._writers[run_id]
 
 
-async def _broken_promises(client: ObjectStoreClient, key: str) -> list[str]:
-    """Try every promise on the object ``key``, which does not exist yet."""
-    broken: list[str] = []
-    stale = "a read did not see the write before it"
-    await client.get_object(key)  # a cache in between would keep the answer
-    etag = await _accepted(client, key, b"1", None)
-    if etag is None:
-        return ["it refused to create an object that was not there under `If-None-Match: *`"]
-    if not _is(await client.get_object(key), b"1", etag):
-        broken.append(stale)
-    again = await _accepted(client, key, b"2", None)
-    if again is not None:
-        broken.append("it overwrote an object under `If-None-Match: *`")
-    first = etag if again is None else again
-    second = await _accepted(client, key, b"3", first)
-    if second is None:
-        broken.append("it refused under `If-Match` the etag that it had just given out")
-    elif second == first:
-        broken.append("it gave two versions of an object the same etag")
-    elif not _is(await client.get_object(key), b"3", second) and stale not in broken:
-        broken.append(stale)
-    if second not in (None, first) and await _accepted(client, key, b"4", first) is not None:
-        broken.append("it overwrote an object under a stale `If-Match`")
-    if await _accepted(client, key + _MISSING, b"5", first) is not None:
-        broken.append("it created an object under `If-Match`")
-    return broken
+def _may_pass(error: BaseException) -> bool:
+    """Return whether the same read may succeed in a while."""
+    if isinstance(error, KassetteError):
+        return isinstance(error, StorageError) and not error.rolled_back
+    return True
 
 
-def _is(found: GetObjectResult | None, content: bytes, etag: str) -> bool:
-    return found is not None and found.content == content and found.etag == etag
-
-
-async def _accepted(
-    client: ObjectStoreClient, key: str, content: bytes, etag: str | None
-) -> str | None:
-    """Give the new etag, or None if the condition was refused."""
-    try:
-        return await client.put_object(key, content, etag)
-    except PreconditionFailedError:
+def _as_found(client: ObjectStoreClient, answer: object) -> Found | None:
+    """Return what a client gave; raise UsageError for what no client may give."""
+    if answer is None:
         return None
-
-
-async def _remove(client: ObjectStoreClient, *keys: str) -> None:
-    """Remove scratch objects, where the client can; one that stays does no harm."""
-    delete = getattr(client, "delete_object", None)
-    if delete is None:
-        return
-    with anyio.CancelScope(shield=True):
-        for key in keys:
-            try:
-                await delete(key)
-            except Exception as error:
-                from logging import getLogger
-
-                getLogger("kassette").warning("the scratch object %s stays: %s", key, error)
+    content: Any = getattr(answer, "content", None)
+    etag: object = getattr(answer, "etag", None)
+    if type(content) in (bytes, bytearray, memoryview) and isinstance(etag, str):
+        return Found(bytes(content), etag)
+    raise UsageError(
+        f"{client!r}.get_object gave a {type(answer).__name__} with content of type "
+        f"{type(content).__name__} and the etag {etag!r}. It has to give a GetObjectResult with "
+        "the bytes of the object as they are stored (not a text made of them) and a str"
+    )
 
 
 def _take_batch(jobs: list[Job]) -> list[Job]:

@@ -1,12 +1,16 @@
 """Objects in an S3-compatible bucket, through aioboto3; which append is right is not decided here.
 
 Rules (D5, D16):
-- A put is sent once. The SDK's own retries are off, and so is aiohttp's quiet second attempt after
-  a lost connection: a put that is repeated below us comes back as a false 412.
-- What only reads is repeated a few times while the store is merely unwell; a client that the user
-  supplies does so by itself.
-- Every operation has a deadline of our own. The ``Expect: 100-continue`` header, for whose answer
-  aiohttp waits without one, is not sent.
+- One operation is one request. The SDK's own retries are off, and so is aiohttp's quiet second
+  attempt after a lost connection: a put that is repeated below us comes back as a false 412. What
+  may pass is asked again by ``RemoteStorage``, which knows for how long.
+- Every request has a deadline of our own, and it moves while bytes do: a request is given up after
+  ``timeout`` seconds without progress. What was handed to the operating system is out of sight, so
+  for that much a put is given the time that a slow line takes. The ``Expect: 100-continue`` header,
+  for whose answer aiohttp waits without a deadline, is not sent.
+- A body is believed only if it is certainly whole: as long as declared, or, where no length was
+  declared, with the MD5 that its etag is, or as long as a HEAD of the same etag says.
+- Only the store itself can say that there is no such object (``_s3_errors``).
 - Etags go out without quotes, which every store that honours conditions accepts.
 - aioboto3 is imported when the first client is opened. Under trio the client lives on an asyncio
   loop in a background thread.
@@ -15,19 +19,26 @@ Rules (D5, D16):
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
-from random import random
-from typing import Any, Final, NoReturn, TypeVar, final
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, suppress
+from hashlib import md5
+from io import BytesIO
+from math import inf
+from typing import Any, Final, NoReturn, final
 
 from kassette import PreconditionFailedError, StorageError, UsageError
+from kassette_io import _s3_errors
 from kassette_io._asyncio_home import AsyncioHome
 from kassette_io.object_store import GetObjectResult
 
-T = TypeVar("T")
-
-_READ_ATTEMPTS: Final = 4
-_READ_PAUSE: Final = 0.1
+_CONNECT_TIMEOUT: Final = 10.0
+_PIECE: Final = 2**20
+_WATCHED: Final = 2**16
+"""Bytes from which on an upload is watched; less than that is gone at once."""
+_SLOWEST: Final = 2**17
+"""Bytes per second that a line is expected to carry at least."""
+_OUT_OF_SIGHT: Final = 2**22
+"""Bytes that an operating system takes without having sent them."""
 _SESSION_SETTINGS: Final = frozenset(
     {
         "aws_access_key_id",
@@ -37,17 +48,6 @@ _SESSION_SETTINGS: Final = frozenset(
         "profile_name",
     }
 )
-_MISSING_CODES: Final = frozenset({"NoSuchKey", "404"})
-_CONDITION_CODES: Final = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
-_PASSING_STATUSES: Final = frozenset({408, 429})
-_PASSING_CODES: Final = frozenset({"RequestTimeout", "SlowDown", "Throttling"})
-_ADVICE: Final = {
-    "AccessDenied": "the credentials lack s3:GetObject, s3:PutObject or s3:ListBucket here",
-    "NoSuchBucket": "create the bucket, or name another",
-    "InvalidAccessKeyId": "the access key is unknown to this store",
-    "SignatureDoesNotMatch": "the secret key does not belong to the access key",
-    "ExpiredToken": "the credentials have expired; renew them",
-}
 
 
 @final
@@ -58,14 +58,19 @@ class S3ObjectStoreClient:
     (``AWS_ENDPOINT_URL_S3``, ``AWS_PROFILE``, …), or as ``settings``: ``region_name``,
     ``profile_name``, ``aws_access_key_id``, ``endpoint_url``, ``verify`` and so on, as aioboto3's
     session and client take them. ``client`` is an open aioboto3 client to use instead (asyncio
-    only); it is not closed here. ``timeout`` is the deadline of one operation in seconds.
+    only); it is not closed here. ``timeout`` is after how many seconds without an answer or any
+    progress one request is given up.
 
-    The client is opened at its first use and closed by ``aclose`` or ``async with``.
+    The client is opened at its first use and closed by ``aclose`` or ``async with``. Whatever a
+    setting makes impossible is a UsageError, when the client is opened; what the store refuses, and
+    what may pass, is a StorageError.
     """
 
     def __init__(
-        self, bucket: str, *, client: Any = None, timeout: float = 30.0, **settings: Any
+        self, bucket: str, *, client: Any = None, timeout: float = 10.0, **settings: Any
     ) -> None:
+        if not 0 < timeout < inf:
+            raise UsageError(f"timeout is a number of seconds above 0, not {timeout!r}")
         self.bucket = bucket
         self._timeout = timeout
         self._settings = settings
@@ -92,11 +97,43 @@ class S3ObjectStoreClient:
         """See ``ObjectStoreClient.list_prefixes``; one request a page, as it is asked for."""
         token: str | None = None
         while True:
-            names, token = await self._home.call(self._list_page, prefix, token)
-            for name in names:
-                yield name
+            more = {} if token is None else {"ContinuationToken": token}
+            page = await self._home.call(self._list_page, prefix, {"Delimiter": "/", **more})
+            for each in page.get("CommonPrefixes", []):
+                yield each["Prefix"][len(prefix) :].rstrip("/")
+            token = page.get("NextContinuationToken") if page.get("IsTruncated") else None
             if token is None:
                 return
+
+    async def list_prefixes_with(
+        self, prefix: str, name: str, *, after: str | None = None
+    ) -> AsyncIterator[str]:
+        """Yield every ``x`` for which there is ``{prefix}{x}/{name}``, in the store's order.
+
+        It begins behind ``after``. All keys below the prefix are looked at, a page of them with one
+        request, so where there is nothing but such objects this costs no more than a listing. What
+        else lies below an ``x`` costs at most two requests more, however much it is.
+        """
+        where: dict[str, str] = {}
+        last = ""
+        if after is not None:
+            last = f"{prefix}{after}/{name}"
+            where = {"StartAfter": last}
+        while True:
+            page = await self._home.call(self._list_page, prefix, where)
+            keys = [each["Key"] for each in page.get("Contents", [])]
+            for key in keys:
+                found, slash, rest = key[len(prefix) :].partition("/")
+                if slash and rest == name and found and _order(key) > _order(last):
+                    yield found
+            if not page.get("IsTruncated") or not keys:
+                return
+            seek = _beyond(keys[-1], prefix, name)
+            if seek is not None and _order(keys[-1]) > _order(last):
+                where = {"StartAfter": seek}
+            else:
+                where = {"ContinuationToken": page["NextContinuationToken"]}
+            last = max(last, keys[-1], key=_order)
 
     async def delete_object(self, key: str) -> None:
         """Remove an object; only ``RemoteStorage.check`` asks for it, of its scratch objects."""
@@ -104,7 +141,7 @@ class S3ObjectStoreClient:
 
     async def aclose(self) -> None:
         """Close the client and the connections that it holds."""
-        if self._stack is not None:
+        if self._opening is not None:
             await self._home.finish(self._close)
         await self._home.aclose()
 
@@ -117,74 +154,82 @@ class S3ObjectStoreClient:
     # --- on the asyncio loop ---------------------------------------------------------------
 
     async def _get(self, key: str) -> GetObjectResult | None:
-        async def get(client: Any) -> GetObjectResult | None:
-            try:
-                answer = await client.get_object(Bucket=self.bucket, Key=key)
-            except Exception as error:
-                if _code(error) in _MISSING_CODES:
-                    return None
-                raise
-            async with answer["Body"] as stream:
-                return GetObjectResult(await stream.read(), _bare(answer["ETag"]))
+        client = await self._open()
+        try:
+            async with self._deadline() as deadline:
+                try:
+                    answer = await client.get_object(Bucket=self.bucket, Key=key)
+                except Exception as error:
+                    if _s3_errors.code(error) == _s3_errors.MISSING_KEY:
+                        return None
+                    raise
+                pieces: list[bytes] = []
+                body = answer["Body"]
+                async with body:
+                    while piece := await body.read(_PIECE):
+                        pieces.append(piece)
+                        deadline.reschedule(asyncio.get_running_loop().time() + self._timeout)
+                content, etag = b"".join(pieces), _etag(answer)
+                await self._check_whole(client, key, content, etag, answer.get("ContentLength"))
+        except Exception as error:
+            self._fail("read", key, error, self._silence)
+        return GetObjectResult(content, etag)
 
-        return await self._read("read", key, get)
+    async def _check_whole(
+        self, client: Any, key: str, content: bytes, etag: str, declared: int | None
+    ) -> None:
+        """Raise Unusable unless ``content`` is certainly all of the version ``etag``."""
+        if declared is None:
+            if md5(content, usedforsecurity=False).hexdigest() == etag:
+                return
+            head = await client.head_object(Bucket=self.bucket, Key=key)
+            declared = head.get("ContentLength") if _etag(head) == etag else None
+        if declared is None:
+            raise _s3_errors.Unusable(
+                f"a body of {len(content)} bytes came without a length, and a HEAD did not tell it "
+                "either, so nobody can say whether it is whole"
+            )
+        if declared != len(content):
+            raise _s3_errors.Unusable(f"{len(content)} bytes came of {declared}")
 
     async def _put(self, key: str, content: bytes, etag: str | None) -> str:
         client = await self._open()
         condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
         try:
-            async with asyncio.timeout(self._timeout):
+            async with self._deadline() as deadline:
                 answer = await client.put_object(
-                    Bucket=self.bucket, Key=key, Body=content, **condition
+                    Bucket=self.bucket,
+                    Key=key,
+                    Body=_watched(content, deadline, self._timeout),
+                    **condition,
                 )
+            return _etag(answer)
         except Exception as error:
-            if _is_refused_condition(error):
+            if _s3_errors.is_refused_condition(error):
                 raise PreconditionFailedError(
                     f"{key} in bucket {self.bucket!r} is not the version that was expected"
                 ) from error
-            self._fail("write", key, error)
-        return _bare(answer["ETag"])
+            slow = f"; the upload is {len(content)} bytes, if that is much here, raise timeout="
+            self._fail("write", key, error, self._silence + slow)
 
-    async def _list_page(self, prefix: str, token: str | None) -> tuple[list[str], str | None]:
-        more = {} if token is None else {"ContinuationToken": token}
-
-        async def get(client: Any) -> Any:
-            return await client.list_objects_v2(
-                Bucket=self.bucket, Prefix=prefix, Delimiter="/", **more
-            )
-
-        page = await self._read("list", prefix, get)
-        found = [
-            each["Prefix"][len(prefix) :].rstrip("/") for each in page.get("CommonPrefixes", [])
-        ]
-        return found, page.get("NextContinuationToken") if page.get("IsTruncated") else None
+    async def _list_page(self, prefix: str, where: dict[str, str]) -> dict[str, Any]:
+        client = await self._open()
+        try:
+            async with self._deadline():
+                page: dict[str, Any] = await client.list_objects_v2(
+                    Bucket=self.bucket, Prefix=prefix, **where
+                )
+        except Exception as error:
+            self._fail("list", prefix, error, self._silence)
+        return page
 
     async def _delete(self, key: str) -> None:
         client = await self._open()
         try:
-            async with asyncio.timeout(self._timeout):
+            async with self._deadline():
                 await client.delete_object(Bucket=self.bucket, Key=key)
         except Exception as error:
-            self._fail("delete", key, error)
-
-    async def _read(self, verb: str, key: str, read: Callable[[Any], Awaitable[T]]) -> T:
-        """Do what changes nothing; again while the store is merely unwell, all in one deadline."""
-        client = await self._open()
-        attempt = 1
-        try:
-            async with asyncio.timeout(self._timeout):
-                while True:
-                    try:
-                        return await read(client)
-                    except Exception as error:
-                        if self._given is not None or attempt == _READ_ATTEMPTS:
-                            raise
-                        if not _may_pass(error):
-                            raise
-                    await asyncio.sleep(_READ_PAUSE * 2.0 ** (attempt - 1) * random())
-                    attempt += 1
-        except Exception as error:
-            self._fail(verb, key, error)
+            self._fail("delete", key, error, self._silence)
 
     async def _open(self) -> Any:
         if self._given is not None:
@@ -212,72 +257,96 @@ class S3ObjectStoreClient:
         client = {k: v for k, v in self._settings.items() if k not in _SESSION_SETTINGS}
         async with AsyncExitStack() as stack:
             try:
-                opened = await open_client(stack, session, client, self._timeout)
+                opened = await open_client(
+                    stack,
+                    session,
+                    client,
+                    connect_timeout=min(self._timeout, _CONNECT_TIMEOUT),
+                    read_timeout=self._timeout + _OUT_OF_SIGHT / _SLOWEST,
+                )
             except Exception as error:
-                self._fail("open", "", error)
+                self._fail("open", "", error, self._silence)
             self._stack = stack.pop_all()
         self._endpoint = str(opened.meta.endpoint_url)
         return opened
 
     async def _close(self) -> None:
-        stack, self._stack, self._client, self._opening = self._stack, None, None, None
+        opening = self._opening
+        if opening is None or self._loop is not asyncio.get_running_loop():
+            await self._forget()
+            return
+        async with opening:  # a client that is just being opened would be left open
+            await self._forget()
+
+    async def _forget(self) -> None:
+        stack, self._stack, self._client = self._stack, None, None
         if stack is not None:
             await stack.aclose()
 
-    def _fail(self, verb: str, key: str, error: Exception) -> NoReturn:
-        """Raise the StorageError that says what to do; certain only of a clean refusal (4xx)."""
-        status, code = _status(error), _code(error)
-        name = type(error).__name__
-        if name in ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"):
-            why, certain = f"{error}; give credentials the usual AWS ways", True
-        elif isinstance(error, TimeoutError):
-            why, certain = f"no answer within {self._timeout:g} s", False
-        elif code is not None:
-            why = f"{code}: {_ADVICE.get(code, error)}"
-            certain = status is not None and 400 <= status < 500 and not _may_pass(error)
-            if self._given is not None:  # what it repeated by itself may have landed before
-                certain = certain and _repeats(error) == 0
-        else:
-            why, certain = f"{name}: {error}", False
+    def _deadline(self) -> asyncio.Timeout:
+        return asyncio.timeout(self._timeout)
+
+    @property
+    def _silence(self) -> str:
+        return f"no answer and no progress for {self._timeout:g} s"
+
+    def _fail(self, verb: str, key: str, error: Exception, silence: str) -> NoReturn:
+        """Raise the error that says what to do, with ``rolled_back`` if it is certain."""
+        found = _s3_errors.meaning(error, silence, opening=verb == "open")
         what = f"{key} " if key else ""
-        raise StorageError(
-            f"cannot {verb} {what}in bucket {self.bucket!r} at {self._endpoint}: {why}",
-            rolled_back=certain and verb == "write",
-        ) from error
+        told = f"cannot {verb} {what}in bucket {self.bucket!r} at {self._endpoint}: {found.why}"
+        if found.misuse:
+            raise UsageError(told) from error
+        # what a client of the user's has repeated by itself may have landed before
+        certain = found.certain and (self._given is None or _s3_errors.repeats(error) == 0)
+        raise StorageError(told, rolled_back=certain) from error
 
 
-def _response(error: Exception) -> dict[str, Any]:
-    found: object = getattr(error, "response", None)
-    return found if isinstance(found, dict) else {}  # pyright: ignore[reportUnknownVariableType]
+@final
+class _Watched(BytesIO):
+    """The body of a put, which moves its deadline while it is being read."""
+
+    def __init__(self, content: bytes, deadline: asyncio.Timeout, timeout: float) -> None:
+        super().__init__(content)
+        self._loop = asyncio.get_running_loop()
+        self._deadline = deadline
+        self._timeout = timeout
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._loop.call_soon_threadsafe(self._move, self.tell())  # older SDKs read in a thread
+        return super().read(size)
+
+    def _move(self, sent: int) -> None:
+        unseen = min(sent + _WATCHED, _OUT_OF_SIGHT) / _SLOWEST
+        with suppress(RuntimeError):  # the request has ended meanwhile
+            self._deadline.reschedule(self._loop.time() + self._timeout + unseen)
 
 
-def _status(error: Exception) -> int | None:
-    status = _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
-    return status if isinstance(status, int) else None
+def _watched(content: bytes, deadline: asyncio.Timeout, timeout: float) -> bytes | BytesIO:
+    return content if len(content) < _WATCHED else _Watched(content, deadline, timeout)
 
 
-def _code(error: Exception) -> str | None:
-    code = _response(error).get("Error", {}).get("Code")
-    return code if isinstance(code, str) else None
+def _beyond(key: str, prefix: str, name: str) -> str | None:
+    """Return behind which key to go on after ``key``; None: behind itself, as a page does anyway.
+
+    What lies below an ``x`` is skipped: up to ``{x}/{name}`` if that is still to come, or whole.
+    """
+    found, slash, rest = key[len(prefix) :].partition("/")
+    if not slash or not found or rest == name:
+        return None
+    if _order(rest) > _order(name):
+        return f"{prefix}{found}0"  # "0" comes next to "/"; an object of that name is no journal
+    before = f"{prefix}{found}/{name[:-1]}"
+    return before if _order(before) > _order(key) else None
 
 
-def _repeats(error: Exception) -> int:
-    return int(_response(error).get("ResponseMetadata", {}).get("RetryAttempts", 0))
+def _order(key: str) -> bytes:
+    """Return what stores sort keys by."""
+    return key.encode("utf-8", "surrogatepass")
 
 
-def _is_refused_condition(error: Exception) -> bool:
-    return _status(error) in (409, 412) or _code(error) in _CONDITION_CODES | _MISSING_CODES
-
-
-def _may_pass(error: Exception) -> bool:
-    """Tell whether the same request may succeed in a moment."""
-    status = _status(error)
-    if status is None:
-        from kassette_io._aioboto3 import TRANSIENT
-
-        return isinstance(error, TRANSIENT)
-    return status >= 500 or status in _PASSING_STATUSES or _code(error) in _PASSING_CODES
-
-
-def _bare(etag: str) -> str:
+def _etag(answer: dict[str, Any]) -> str:
+    etag: object = answer.get("ETag")
+    if not isinstance(etag, str):
+        raise _s3_errors.Unusable("an answer without an etag, which is not the store's")
     return etag.strip('"')

@@ -19,6 +19,7 @@ from kassette import (
     TerminalRunError,
     UsageError,
     WriteContentionError,
+    decode_journal,
     encode_entry,
 )
 from kassette.object_append import (
@@ -29,10 +30,12 @@ from kassette.object_append import (
     AppendEffect,
     AppendEntries,
     Found,
+    GetDenied,
     GetFailed,
     GetObject,
     NotFound,
     ObjectWriter,
+    Outage,
     PutDenied,
     PutDone,
     PutObject,
@@ -68,8 +71,12 @@ def knowing(*entries: Entry, etag: str | None = "e1") -> ObjectWriter:
     return writer
 
 
-def append(*entries: Entry, create: bool = False) -> AppendEntries:
-    return AppendEntries(entries, create)
+def handle(writer: ObjectWriter, command: AppendCommand, now: float = 0.0) -> AppendEffect:
+    return writer.handle(command, now=now)
+
+
+def append(*entries: Entry, create: bool = False, patience: float = 30.0) -> AppendEntries:
+    return AppendEntries(entries, create, patience)
 
 
 def asked_to_put(effect: AppendEffect) -> PutObject:
@@ -98,9 +105,9 @@ def test_d6_a_writer_that_knows_the_object_appends_with_one_put() -> None:
     writer = knowing(start(1))
     assert writer.known
     for number in (1, 2, 3):
-        put = asked_to_put(writer.handle(append(step(1, f"s{number}"))))
+        put = asked_to_put(handle(writer, append(step(1, f"s{number}"))))
         assert put.etag == f"e{number}"
-        assert offsets(writer.handle(PutDone(f"e{number + 1}"))) == [number]
+        assert offsets(handle(writer, PutDone(f"e{number + 1}"))) == [number]
     assert put.body == body(start(1), step(1, "s1"), step(1, "s2"), step(1, "s3"))
 
 
@@ -108,40 +115,40 @@ def test_d6_a_writer_that_knows_nothing_reads_first_and_at_once() -> None:
     """It would overwrite a journal, or pause where nobody is in the way."""
     writer = ObjectWriter("run-1")
     assert not writer.known
-    assert writer.handle(append(start(2))) == GetObject(0.0)
-    put = asked_to_put(writer.handle(Found(body(start(1)), "e7")))
+    assert handle(writer, append(start(2))) == GetObject(0.0)
+    put = asked_to_put(handle(writer, Found(body(start(1)), "e7")))
     assert put == PutObject(body(start(1), start(2)), "e7")
 
 
 def test_d6_a_new_journal_is_put_on_condition_that_there_is_none() -> None:
     """Two first sessions would overwrite each other."""
     writer = ObjectWriter("run-1")
-    writer.handle(append(start(1)))
-    assert writer.handle(NotFound()) == PutObject(body(start(1)), None)
+    handle(writer, append(start(1)))
+    assert handle(writer, NotFound()) == PutObject(body(start(1)), None)
 
 
 def test_d6_waiting_entries_go_out_together_with_offsets_of_their_own() -> None:
     """Branches that wait would each cost a put, or share an offset."""
     writer = knowing(start(1))
-    put = asked_to_put(writer.handle(append(step(1, "a"), step(1, "b"), step(1, "c"))))
+    put = asked_to_put(handle(writer, append(step(1, "a"), step(1, "b"), step(1, "c"))))
     assert put.body == body(start(1), step(1, "a"), step(1, "b"), step(1, "c"))
-    assert offsets(writer.handle(PutDone("e2"))) == [1, 2, 3]
+    assert offsets(handle(writer, PutDone("e2"))) == [1, 2, 3]
 
 
 def test_d6_a_refused_entry_takes_no_offset_from_its_neighbours() -> None:
     """An old session's append would tear a hole into the journal of the new one."""
     writer = knowing(start(1), start(2))
-    put = asked_to_put(writer.handle(append(step(2, "a"), step(1, "old"), step(2, "b"))))
+    put = asked_to_put(handle(writer, append(step(2, "a"), step(1, "old"), step(2, "b"))))
     assert put.body == body(start(1), start(2), step(2, "a"), step(2, "b"))
-    first, refused, last = offsets(writer.handle(PutDone("e2")))
+    first, refused, last = offsets(handle(writer, PutDone("e2")))
     assert (first, last) == (2, 3)
     assert isinstance(refused, FencedError)
-    assert asked_to_put(writer.handle(append(step(2, "c")))).body.startswith(put.body)
+    assert asked_to_put(handle(writer, append(step(2, "c")))).body.startswith(put.body)
 
 
 def test_d6_nothing_is_put_where_every_entry_is_refused() -> None:
     """A fenced writer would still cost requests, and rewrite the journal."""
-    error = refusal(knowing(start(2)).handle(append(step(1, "old"))))
+    error = refusal(handle(knowing(start(2)), append(step(1, "old"))))
     assert isinstance(error, FencedError)
     assert (error.rejected_session, error.active_session) == (1, 2)
 
@@ -149,18 +156,18 @@ def test_d6_nothing_is_put_where_every_entry_is_refused() -> None:
 def test_d4_nothing_follows_a_terminal_entry() -> None:
     """A run that is over would go on."""
     writer = knowing(start(1))
-    writer.handle(append(complete(1), step(1, "late")))
-    done, late = offsets(writer.handle(PutDone("e2")))
+    handle(writer, append(complete(1), step(1, "late")))
+    done, late = offsets(handle(writer, PutDone("e2")))
     assert done == 1
     assert isinstance(late, TerminalRunError)
-    assert isinstance(refusal(writer.handle(append(start(2)))), TerminalRunError)
+    assert isinstance(refusal(handle(writer, append(start(2)))), TerminalRunError)
 
 
 def test_d11_a_torn_tail_is_not_carried_on() -> None:
     """An append that never happened would damage the line after it."""
     writer = ObjectWriter("run-1")
     writer.know(body(start(1)) + b'{"type":"st', "e1")
-    assert asked_to_put(writer.handle(append(step(1, "a")))).body == body(start(1), step(1, "a"))
+    assert asked_to_put(handle(writer, append(step(1, "a")))).body == body(start(1), step(1, "a"))
 
 
 # --- a lost answer is not a lost race (D5) ---------------------------------------------------
@@ -170,21 +177,21 @@ def test_d11_a_torn_tail_is_not_carried_on() -> None:
 def test_d5_an_unsettled_put_is_looked_for_in_the_journal(answer: AppendCommand) -> None:
     """A put that landed unheard would be written twice, or taken for a fence."""
     writer = knowing(start(1))
-    put = asked_to_put(writer.handle(append(step(1, "a"), step(1, "b"))))
-    assert isinstance(writer.handle(answer), GetObject)
-    assert offsets(writer.handle(Found(put.body, "e2"))) == [1, 2]
-    assert asked_to_put(writer.handle(append(step(1, "c")))).etag == "e2"
+    put = asked_to_put(handle(writer, append(step(1, "a"), step(1, "b"))))
+    assert isinstance(handle(writer, answer), GetObject)
+    assert offsets(handle(writer, Found(put.body, "e2"))) == [1, 2]
+    assert asked_to_put(handle(writer, append(step(1, "c")))).etag == "e2"
 
 
 @pytest.mark.parametrize("answer", UNSETTLED)
 def test_d5_a_put_that_landed_is_found_below_what_others_wrote_since(answer: AppendCommand) -> None:
     """A session that was superseded after its put landed would report the step as lost."""
     writer = knowing(start(1))
-    writer.handle(append(step(1, "a")))
-    writer.handle(answer)
+    handle(writer, append(step(1, "a")))
+    handle(writer, answer)
     found = Found(body(start(1), step(1, "a"), start(2)), "e3")
-    assert offsets(writer.handle(found)) == [1]
-    assert isinstance(refusal(writer.handle(append(step(1, "b")))), FencedError)
+    assert offsets(handle(writer, found)) == [1]
+    assert isinstance(refusal(handle(writer, append(step(1, "b")))), FencedError)
 
 
 @pytest.mark.parametrize("answer", UNSETTLED)
@@ -193,31 +200,31 @@ def test_d5_where_nothing_has_changed_the_identical_bytes_are_put_again(
 ) -> None:
     """The first put, if it lands after all, would not be recognised as the same."""
     writer = knowing(start(1))
-    first = writer.handle(append(step(1, "a")))
-    writer.handle(answer)
-    assert writer.handle(Found(body(start(1)), "e1")) == first
-    assert isinstance(writer.handle(PutRefused()), GetObject)
+    first = handle(writer, append(step(1, "a")))
+    handle(writer, answer)
+    assert handle(writer, Found(body(start(1)), "e1")) == first
+    assert isinstance(handle(writer, PutRefused()), GetObject)
     landed_late = Found(body(start(1), step(1, "a")), "e2")
-    assert offsets(writer.handle(landed_late)) == [1]
+    assert offsets(handle(writer, landed_late)) == [1]
 
 
 def test_d5_an_unsettled_first_start_is_put_again_while_there_is_no_object() -> None:
     """A run whose very first put got no answer could never begin."""
     writer = knowing(etag=None)
-    first = writer.handle(append(start(1)))
-    writer.handle(PutUnclear(LOST))
-    assert writer.handle(NotFound()) == first
-    writer.handle(PutRefused())
-    assert offsets(writer.handle(Found(body(start(1)), "e1"))) == [0]
+    first = handle(writer, append(start(1)))
+    handle(writer, PutUnclear(LOST))
+    assert handle(writer, NotFound()) == first
+    handle(writer, PutRefused())
+    assert offsets(handle(writer, Found(body(start(1)), "e1"))) == [0]
 
 
 @pytest.mark.parametrize("answer", UNSETTLED)
 def test_d5_a_newer_session_in_the_journal_fences(answer: AppendCommand) -> None:
     """The older session would write on beside the newer one."""
     writer = knowing(start(1))
-    writer.handle(append(step(1, "a")))
-    writer.handle(answer)
-    error = refusal(writer.handle(Found(body(start(1), start(2)), "e2")))
+    handle(writer, append(step(1, "a")))
+    handle(writer, answer)
+    error = refusal(handle(writer, Found(body(start(1), start(2)), "e2")))
     assert isinstance(error, FencedError)
     assert error.active_session == 2
 
@@ -226,24 +233,24 @@ def test_d5_of_two_starters_with_one_number_the_token_tells_who_won() -> None:
     """Both racing sessions, or neither, would take themselves for the owner."""
     mine, theirs = start(2, "mine"), start(2, "theirs")
     writer = knowing(start(1))
-    writer.handle(append(mine))
-    writer.handle(PutRefused())
-    error = refusal(writer.handle(Found(body(start(1), theirs), "e2")))
+    handle(writer, append(mine))
+    handle(writer, PutRefused())
+    error = refusal(handle(writer, Found(body(start(1), theirs), "e2")))
     assert isinstance(error, FencedError)
     writer = knowing(start(1))
-    writer.handle(append(mine))
-    writer.handle(PutRefused())
-    assert offsets(writer.handle(Found(body(start(1), mine), "e2"))) == [1]
+    handle(writer, append(mine))
+    handle(writer, PutRefused())
+    assert offsets(handle(writer, Found(body(start(1), mine), "e2"))) == [1]
 
 
 def test_d4_a_start_that_lost_to_an_older_sessions_step_follows_it() -> None:
     """The new session would be refused, or not learn from its offset that it has to reload."""
     writer = knowing(start(1))
-    writer.handle(append(start(2)))
-    writer.handle(PutRefused())
-    put = asked_to_put(writer.handle(Found(body(start(1), step(1, "a")), "e2")))
+    handle(writer, append(start(2)))
+    handle(writer, PutRefused())
+    put = asked_to_put(handle(writer, Found(body(start(1), step(1, "a")), "e2")))
     assert put == PutObject(body(start(1), step(1, "a"), start(2)), "e2")
-    assert offsets(writer.handle(PutDone("e3"))) == [2]
+    assert offsets(handle(writer, PutDone("e3"))) == [2]
 
 
 # --- what the store refuses, loses or breaks -----------------------------------------------
@@ -252,9 +259,9 @@ def test_d4_a_start_that_lost_to_an_older_sessions_step_follows_it() -> None:
 def test_d5_a_deleted_journal_is_an_error_of_its_own_and_never_created_anew() -> None:
     """A run that an operator deleted would rise again, without its beginning."""
     writer = knowing(start(1))
-    writer.handle(append(step(1, "a")))
-    writer.handle(PutRefused())
-    error = refusal(writer.handle(NotFound()))
+    handle(writer, append(step(1, "a")))
+    handle(writer, PutRefused())
+    error = refusal(handle(writer, NotFound()))
     assert type(error) is StorageError
     assert "was deleted while its session was open" in str(error)
     assert not error.rolled_back
@@ -263,82 +270,140 @@ def test_d5_a_deleted_journal_is_an_error_of_its_own_and_never_created_anew() ->
 def test_d5_a_journal_made_anew_by_somebody_else_is_left_alone() -> None:
     """After delete and restart, the old session 1 would write into the new session 1's journal."""
     writer = knowing(start(1, "old"), step(1, "a"))
-    writer.handle(append(step(1, "b")))
-    writer.handle(PutRefused())
-    error = refusal(writer.handle(Found(body(start(1, "new"), step(1, "a")), "n2")))
+    handle(writer, append(step(1, "b")))
+    handle(writer, PutRefused())
+    error = refusal(handle(writer, Found(body(start(1, "new"), step(1, "a")), "n2")))
     assert type(error) is StorageError
     assert "deleted and made anew by somebody else" in str(error)
 
 
-@pytest.mark.parametrize("answer", UNSETTLED)
-def test_d5_the_budget_is_five_puts_and_each_pause_is_double(answer: AppendCommand) -> None:
-    """A store that never answers would hold a session for ever, or be hammered."""
+def test_d5_the_budget_for_others_is_five_refused_puts_and_each_pause_is_double() -> None:
+    """A writer that always loses would hold a session for ever, or hammer the store."""
     writer = knowing(start(1))
-    effect = writer.handle(append(step(1, "a")))
+    effect = handle(writer, append(step(1, "a")))
     pauses: list[float] = []
-    for _ in range(MAX_ATTEMPTS):
+    for turn in range(MAX_ATTEMPTS):
         asked_to_put(effect)
-        look = writer.handle(answer)
+        look = handle(writer, PutRefused(), now=1000.0 * turn)
         assert isinstance(look, GetObject)
         pauses.append(look.pause)
-        effect = writer.handle(Found(body(start(1)), "e1"))
+        effect = handle(writer, Found(body(start(1)), "e1"), now=1000.0 * turn)
     error = refusal(effect)
     assert MAX_ATTEMPTS == 5
     assert isinstance(error, WriteContentionError)
     assert pauses == [FIRST_PAUSE * 2**n for n in range(MAX_ATTEMPTS)]
-    assert pauses[-1] <= MAX_PAUSE
-    assert error.__cause__ is (LOST if isinstance(answer, PutUnclear) else None)
-    assert ("no answer" in str(error)) == isinstance(answer, PutUnclear)
-    assert writer.handle(append(step(1, "b"))) == GetObject(0.0)
+    assert error.__cause__ is None
+    assert handle(writer, append(step(1, "b"))) == GetObject(0.0)
 
 
-@pytest.mark.parametrize(
-    ("cause", "said"),
-    [
-        (OSError("gone"), "(last: OSError('gone'))"),
-        (StorageError("503 of S3"), "(last: 503 of S3)"),
-    ],
-)
-def test_contention_says_what_went_wrong_last(cause: Exception, said: str) -> None:
-    """An operator would read of rivals where the network was down."""
+def test_d5_an_outage_does_not_use_up_the_budget_for_others() -> None:
+    """A session would be lost to a restart of the store that somebody else's write comes after."""
     writer = knowing(start(1))
-    effect = writer.handle(append(step(1, "a")))
+    effect = handle(writer, append(step(1, "a")))
+    for _ in range(3 * MAX_ATTEMPTS):
+        asked_to_put(effect)
+        handle(writer, PutUnclear(LOST))
+        effect = handle(writer, Found(body(start(1)), "e1"))
     for _ in range(MAX_ATTEMPTS):
         asked_to_put(effect)
-        writer.handle(PutUnclear(cause))
-        effect = writer.handle(Found(body(start(1)), "e1"))
-    assert said in str(refusal(effect))
+        handle(writer, PutRefused())
+        effect = handle(writer, Found(body(start(1)), "e1"))
+    error = refusal(effect)
+    assert isinstance(error, WriteContentionError)
+    assert error.__cause__ is LOST
+    assert "TimeoutError('no answer')" in str(error)
+
+
+def test_d5_an_outage_is_outlasted_for_as_long_as_the_patience_says() -> None:
+    """A result that is paid for would be lost to a server's restart, or a session hang for ever."""
+    writer = knowing(start(1))
+    put = handle(writer, append(step(1, "a"), patience=30.0), now=100.0)
+    for now, pause in ((110.0, 0.05), (120.0, 0.2), (139.0, 0.8)):
+        assert handle(writer, PutUnclear(LOST), now=now) == GetObject(pause)
+        assert isinstance(handle(writer, GetFailed(OSError("refused")), now=now), GetObject)
+        assert handle(writer, Found(body(start(1)), "e1"), now=now) == put
+    handle(writer, PutUnclear(LOST), now=140.0)
+    cause = OSError("refused")
+    error = refusal(handle(writer, GetFailed(cause), now=140.0))
+    assert type(error) is StorageError
+    assert not error.rolled_back
+    assert error.__cause__ is cause
+    assert str(error) == (
+        "cannot append to the journal of run 'run-1': OSError('refused'); no usable answer for "
+        "30.0 s. What was sent may have landed all the same: start the run again, its journal tells"
+    )
+    assert not writer.known
+
+
+def test_d5_a_store_that_answers_reads_alone_is_an_outage_all_the_same() -> None:
+    """A store that has gone read-only would be asked to write for ever."""
+    writer = knowing(start(1))
+    handle(writer, append(step(1, "a"), patience=30.0), now=0.0)
+    handle(writer, PutUnclear(StorageError("503 of S3")), now=5.0)
+    asked_to_put(handle(writer, Found(body(start(1)), "e1"), now=34.9))
+    handle(writer, PutUnclear(StorageError("503 of S3")), now=35.0)
+    error = refusal(handle(writer, Found(body(start(1)), "e1"), now=35.0))
+    assert type(error) is StorageError
+    assert str(error).startswith("503 of S3; no usable answer for 30.0 s. What was sent may have")
+
+
+def test_d5_a_put_without_an_answer_is_looked_for_however_short_the_patience() -> None:
+    """A session would be lost although its put had landed and the store was there to say so."""
+    writer = knowing(start(1))
+    put = asked_to_put(handle(writer, append(step(1, "a"), patience=0.0)))
+    assert isinstance(handle(writer, PutUnclear(LOST), now=50.0), GetObject)
+    assert offsets(handle(writer, Found(put.body, "e2"), now=90.0)) == [1]
+    handle(writer, append(step(1, "b"), patience=0.0), now=90.0)
+    handle(writer, PutUnclear(LOST), now=90.0)
+    assert type(refusal(handle(writer, Found(put.body, "e2"), now=90.0))) is StorageError
+
+
+def test_d5_the_pauses_of_an_outage_grow_up_to_a_bound() -> None:
+    """A store that comes back would be hammered, or found again minutes too late."""
+    outage = Outage(30.0)
+    assert not outage.is_over(7.0)
+    pauses: list[float] = []
+    for _ in range(1100):
+        outage.fail(LOST, 7.0)
+        pauses.append(outage.pause())
+    assert pauses[:7] == [FIRST_PAUSE * 2**n for n in range(6)] + [MAX_PAUSE]
+    assert set(pauses[6:]) == {MAX_PAUSE}
+    assert (outage.is_over(36.9), outage.is_over(37.0)) == (False, True)
+    assert str(outage.error("list", 36.5)).endswith("; no usable answer for 29.5 s")
 
 
 def test_d5_every_append_has_a_budget_of_its_own() -> None:
     """A long run over a shaky network would end in contention without any."""
     writer = knowing(start(1))
     for number in range(1, MAX_ATTEMPTS + 2):
-        put = asked_to_put(writer.handle(append(step(1, f"s{number}"))))
-        writer.handle(PutUnclear(LOST))
-        assert offsets(writer.handle(Found(put.body, f"e{number + 1}"))) == [number]
+        put = asked_to_put(handle(writer, append(step(1, f"s{number}")), now=20.0 * number))
+        handle(writer, PutUnclear(LOST), now=20.0 * number)
+        handle(writer, GetFailed(LOST), now=20.0 * number)
+        handle(writer, Found(body(*decode_journal(put.body).entries[:-1]), f"e{number}"))
+        handle(writer, PutRefused(), now=20.0 * number)
+        assert offsets(handle(writer, Found(put.body, f"e{number + 1}"))) == [number]
 
 
 def test_d5_a_clear_refusal_is_not_repeated_and_leaves_the_session_its_object() -> None:
     """A missing permission would be tried five times, or cost the session a get and its life."""
     writer = knowing(start(1))
-    writer.handle(append(step(1, "a"), step(1, "b")))
+    handle(writer, append(step(1, "a"), step(1, "b")))
     denied = StorageError("403", rolled_back=True)
-    error = refusal(writer.handle(PutDenied(denied)))
+    error = refusal(handle(writer, PutDenied(denied)))
     assert error is denied
     assert denied.rolled_back
-    put = asked_to_put(writer.handle(append(step(1, "a"))))
+    put = asked_to_put(handle(writer, append(step(1, "a"))))
     assert put == PutObject(body(start(1), step(1, "a")), "e1")
 
 
 def test_d5_a_clear_refusal_after_an_open_put_promises_nothing() -> None:
     """A session would go on in the belief that a step is unrecorded, and then it lands."""
     writer = knowing(start(1))
-    writer.handle(append(step(1, "a")))
-    writer.handle(PutUnclear(LOST))
-    asked_to_put(writer.handle(Found(body(start(1)), "e1")))
+    handle(writer, append(step(1, "a")))
+    handle(writer, PutUnclear(LOST))
+    asked_to_put(handle(writer, Found(body(start(1)), "e1")))
     denied = StorageError("403", rolled_back=True)
-    error = refusal(writer.handle(PutDenied(denied)))
+    error = refusal(handle(writer, PutDenied(denied)))
     assert isinstance(error, StorageError)
     assert not error.rolled_back
     assert "may still land" in str(error)
@@ -348,84 +413,140 @@ def test_d5_a_clear_refusal_after_an_open_put_promises_nothing() -> None:
 def test_d5_a_clear_refusal_is_certain_again_once_the_object_has_changed() -> None:
     """A put under a condition that cannot come true again would be feared for ever."""
     writer = knowing(start(1))
-    writer.handle(append(start(2)))
-    writer.handle(PutUnclear(LOST))
-    asked_to_put(writer.handle(Found(body(start(1), step(1, "a")), "e2")))
+    handle(writer, append(start(2)))
+    handle(writer, PutUnclear(LOST))
+    asked_to_put(handle(writer, Found(body(start(1), step(1, "a")), "e2")))
     denied = StorageError("403", rolled_back=True)
-    assert refusal(writer.handle(PutDenied(denied))) is denied
+    assert refusal(handle(writer, PutDenied(denied))) is denied
 
 
 def test_d5_an_append_that_landed_leaves_no_doubt_to_the_next() -> None:
     """A refusal that is certain would cost the session: nobody would believe it."""
     writer = knowing(start(1))
-    asked_to_put(writer.handle(append(step(1, "a"))))
-    writer.handle(PutUnclear(LOST))
-    asked_to_put(writer.handle(Found(body(start(1)), "e1")))
-    assert writer.handle(PutDone("e2")) == Settled([1])
-    asked_to_put(writer.handle(append(step(1, "b"))))
+    asked_to_put(handle(writer, append(step(1, "a"))))
+    handle(writer, PutUnclear(LOST))
+    asked_to_put(handle(writer, Found(body(start(1)), "e1")))
+    assert handle(writer, PutDone("e2")) == Settled([1])
+    asked_to_put(handle(writer, append(step(1, "b"))))
     denied = StorageError("no", rolled_back=True)
-    assert writer.handle(PutDenied(denied)) == Settled([denied])
+    assert handle(writer, PutDenied(denied)) == Settled([denied])
 
 
 def test_an_error_of_ours_that_is_none_of_storage_is_kept_where_a_put_may_still_land() -> None:
     """The caller would see an AttributeError in place of what the client said."""
     writer = knowing(start(1))
-    asked_to_put(writer.handle(append(step(1, "a"))))
-    writer.handle(PutUnclear(LOST))
+    asked_to_put(handle(writer, append(step(1, "a"))))
+    handle(writer, PutUnclear(LOST))
     said = UsageError("the client is closed")
-    assert writer.handle(GetFailed(said)) == Settled([said])
+    assert handle(writer, GetDenied(said)) == Settled([said])
 
 
 def test_d5_after_a_deletion_a_new_run_begins_at_offset_0() -> None:
     """The new journal would begin in the middle, and be damaged from its birth."""
     writer = knowing(start(1))
-    asked_to_put(writer.handle(append(step(1, "a"))))
-    writer.handle(PutUnclear(LOST))
-    assert isinstance(writer.handle(NotFound()), Settled)
+    asked_to_put(handle(writer, append(step(1, "a"))))
+    handle(writer, PutUnclear(LOST))
+    assert isinstance(handle(writer, NotFound()), Settled)
     assert not writer.known
-    assert writer.handle(append(start(1, "again"))) == GetObject()
-    put = asked_to_put(writer.handle(NotFound()))
+    assert handle(writer, append(start(1, "again"))) == GetObject()
+    put = asked_to_put(handle(writer, NotFound()))
     assert put == PutObject(body(start(1, "again")), None)
-    assert writer.handle(PutDone("e1")) == Settled([0])
+    assert handle(writer, PutDone("e1")) == Settled([0])
     assert writer.known
 
 
-def test_a_read_that_fails_ends_the_append_and_what_was_known() -> None:
-    """A session would go on without knowing what its journal holds."""
+def test_a_read_that_is_refused_ends_the_append_and_what_was_known() -> None:
+    """A session would wait for a permission that nobody gives, and then not know its journal."""
     writer = knowing(start(1))
-    writer.handle(append(step(1, "a")))
-    writer.handle(PutUnclear(LOST))
-    cause = OSError("unreachable")
-    error = refusal(writer.handle(GetFailed(cause)))
+    handle(writer, append(step(1, "a")))
+    handle(writer, PutUnclear(LOST))
+    denied = StorageError("403: access denied", rolled_back=True)
+    error = refusal(handle(writer, GetDenied(denied)))
     assert type(error) is StorageError
-    assert error.__cause__ is cause
+    assert error.__cause__ is denied
     assert not error.rolled_back
-    assert "unreachable" in str(error)
+    assert "access denied" in str(error)
     assert not writer.known
 
 
 def test_an_error_without_words_is_named() -> None:
     """The line that tells why a run stopped would end in a colon and nothing."""
     writer = knowing(start(1))
-    writer.handle(append(step(1, "a")))
-    writer.handle(PutUnclear(TimeoutError()))
-    assert "TimeoutError" in str(refusal(writer.handle(GetFailed(TimeoutError()))))
+    handle(writer, append(step(1, "a"), patience=0.0))
+    handle(writer, PutUnclear(TimeoutError()))
+    assert "TimeoutError" in str(refusal(handle(writer, GetFailed(TimeoutError()))))
 
 
-def test_a_read_that_fails_with_an_error_of_ours_keeps_it() -> None:
-    """What the client says of bucket and credentials would be buried."""
+def test_a_first_read_that_fails_says_so_and_what_the_client_said() -> None:
+    """What the client says of bucket and endpoint would be buried, or a write be suspected."""
     writer = ObjectWriter("run-1")
-    writer.handle(append(start(1)))
-    given = StorageError("no such bucket")
-    assert refusal(writer.handle(GetFailed(given))) is given
+    handle(writer, append(start(1), patience=5.0))
+    given = StorageError("nothing listens at http://x:1")
+    assert handle(writer, GetFailed(given), now=1.0) == GetObject(FIRST_PAUSE)
+    error = refusal(handle(writer, GetFailed(given), now=6.0))
+    assert str(error) == "nothing listens at http://x:1; no usable answer for 5.0 s"
+    assert error.__cause__ is given
+
+
+# --- bodies that were cut off ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("answer", UNSETTLED)
+@pytest.mark.parametrize("etag", ["e1", "e2"])
+def test_a_body_that_ends_within_what_is_known_is_asked_for_again(
+    answer: AppendCommand, etag: str
+) -> None:
+    """An acknowledged entry would be overwritten under the etag of the whole object."""
+    known: list[Entry] = [start(1), step(1, "a"), step(1, "b")]
+    writer = knowing(*known)
+    first = handle(writer, append(step(1, "c")))
+    handle(writer, answer)
+    for cut in (0, len(body(*known[:2])), len(body(*known)) - 1):
+        assert isinstance(handle(writer, Found(body(*known)[:cut], etag)), GetObject)
+    assert handle(writer, Found(body(*known), "e1")) == first
+
+
+@pytest.mark.parametrize("answer", UNSETTLED)
+def test_a_body_that_ends_within_what_was_put_is_asked_for_again(answer: AppendCommand) -> None:
+    """What landed would be written a second time, behind the part of it that was seen."""
+    writer = knowing(start(1))
+    put = asked_to_put(handle(writer, append(step(1, "a"), step(1, "b"))))
+    handle(writer, answer)
+    for cut in (len(body(start(1), step(1, "a"))), len(put.body) - 1):
+        assert isinstance(handle(writer, Found(put.body[:cut], "e2")), GetObject)
+    assert offsets(handle(writer, Found(put.body, "e2"))) == [1, 2]
+
+
+def test_a_journal_that_stays_shorter_than_it_was_is_not_written() -> None:
+    """An older copy that was restored under a session would be taken for the whole journal."""
+    writer = knowing(start(1), step(1, "a"))
+    handle(writer, append(step(1, "b"), patience=30.0))
+    handle(writer, PutRefused())
+    shorter = Found(body(start(1)), "e9")
+    assert isinstance(handle(writer, shorter, now=10.0), GetObject)
+    error = refusal(handle(writer, shorter, now=40.0))
+    assert type(error) is StorageError
+    acknowledged = len(body(start(1), step(1, "a")))
+    assert f"{len(shorter.body)} bytes" in str(error)
+    assert f"had {acknowledged} before" in str(error)
+
+
+def test_what_is_known_and_no_more_under_another_etag_was_cut_off() -> None:
+    """What a rival had written would be overwritten under the etag of its own version."""
+    writer = knowing(start(1))
+    handle(writer, append(step(1, "a")))
+    handle(writer, PutRefused())
+    assert isinstance(handle(writer, Found(body(start(1)), "e2")), GetObject)
+    error = refusal(handle(writer, Found(body(start(1), start(2)), "e2")))
+    assert isinstance(error, FencedError)
 
 
 def test_a_damaged_journal_is_refused_with_its_run_and_line() -> None:
     """An entry would be appended to a journal that cannot be read."""
     damaged = body(start(1)) + b"nonsense\n"
     writer = ObjectWriter("run-1")
-    writer.handle(append(start(2)))
-    error = refusal(writer.handle(Found(damaged, "e1")))
+    handle(writer, append(start(2)))
+    error = refusal(handle(writer, Found(damaged, "e1")))
     assert isinstance(error, JournalCorruptionError)
     assert error.line == 2
     with pytest.raises(JournalCorruptionError) as caught:
@@ -442,16 +563,16 @@ FORK = (start(1), step(1, "a"), start(2))
 def test_d12_a_new_journal_is_one_put_and_no_get() -> None:
     """A crash in the middle of a fork would leave half a journal."""
     writer = ObjectWriter("run-1")
-    assert writer.handle(append(*FORK, create=True)) == PutObject(body(*FORK), None)
-    assert offsets(writer.handle(PutDone("e1"))) == [0, 1, 2]
+    assert handle(writer, append(*FORK, create=True)) == PutObject(body(*FORK), None)
+    assert offsets(handle(writer, PutDone("e1"))) == [0, 1, 2]
 
 
 def test_d12_a_target_that_exists_is_left_alone() -> None:
     """A fork would replace another run's journal, or write behind it."""
     writer = ObjectWriter("run-1")
-    writer.handle(append(*FORK, create=True))
-    writer.handle(PutRefused())
-    error = refusal(writer.handle(Found(body(start(1, "theirs")), "e1")))
+    handle(writer, append(*FORK, create=True))
+    handle(writer, PutRefused())
+    error = refusal(handle(writer, Found(body(start(1, "theirs")), "e1")))
     assert type(error) is UsageError
     assert "has a journal already" in str(error)
 
@@ -459,22 +580,22 @@ def test_d12_a_target_that_exists_is_left_alone() -> None:
 def test_d12_a_target_whose_session_is_open_here_keeps_it() -> None:
     """A fork into a live run would take the live session's knowledge of its object away."""
     writer = knowing(start(1))
-    assert type(refusal(writer.handle(append(*FORK, create=True)))) is UsageError
-    assert asked_to_put(writer.handle(append(step(1, "a")))).etag == "e1"
+    assert type(refusal(handle(writer, append(*FORK, create=True)))) is UsageError
+    assert asked_to_put(handle(writer, append(step(1, "a")))).etag == "e1"
 
 
 @pytest.mark.parametrize("answer", UNSETTLED)
 def test_d5_a_fork_whose_answer_was_lost_is_not_refused_as_taken(answer: AppendCommand) -> None:
     """A fork would fail because it has succeeded."""
     writer = ObjectWriter("run-1")
-    first = writer.handle(append(*FORK, create=True))
-    writer.handle(answer)
-    assert writer.handle(NotFound()) == first
-    writer.handle(answer)
-    assert offsets(writer.handle(Found(body(*FORK, step(2, "b")), "e2"))) == [0, 1, 2]
+    first = handle(writer, append(*FORK, create=True))
+    handle(writer, answer)
+    assert handle(writer, NotFound()) == first
+    handle(writer, answer)
+    assert offsets(handle(writer, Found(body(*FORK, step(2, "b")), "e2"))) == [0, 1, 2]
 
 
 def test_a_report_of_something_that_was_not_asked_for_is_refused() -> None:
     """A driver's mistake would go unnoticed."""
     with pytest.raises(InternalError, match="not asked for"):
-        knowing(start(1)).handle(PutDone("e2"))
+        handle(knowing(start(1)), PutDone("e2"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import Enum, IntEnum
 from itertools import product
 
 import pytest
@@ -56,6 +56,14 @@ class Fault(Enum):
     DENIED = "403, nothing done"
 
 
+class Read(IntEnum):
+    """What becomes of a get."""
+
+    WHOLE = 0
+    FAILS = 1
+    CUT = 2
+
+
 class Store:
     """One object, its versions, and the puts that are still on their way to it."""
 
@@ -65,6 +73,7 @@ class Store:
         self.versions = 0
         self.late: list[PutObject] = []
         self.deletions = 0
+        self.clock = 0.0
         self._decoded: tuple[bytes | None, list[Entry]] = None, []
 
     def put(self, put: PutObject) -> bool:
@@ -100,9 +109,14 @@ class Store:
             case Fault.DENIED:
                 return PutDenied(StorageError("403", rolled_back=True))
 
-    def read(self) -> AppendCommand:
-        """Answer a get."""
-        return NotFound() if self.body is None else Found(self.body, str(self.etag))
+    def read(self, read: Read = Read.WHOLE) -> AppendCommand:
+        """Answer a get; a body that is cut off ends with a line, so that it looks like a journal."""
+        if read is Read.FAILS:
+            return GetFailed(OSError("unreachable"))
+        if self.body is None:
+            return NotFound()
+        lines = self.body.splitlines(keepends=True)
+        return Found(b"".join(lines[:-1]) if read is Read.CUT else self.body, str(self.etag))
 
     def land(self, which: int) -> None:
         """Let a put arrive that nobody waits for any more."""
@@ -146,7 +160,8 @@ class Author:
         self.never: list[str] = []
         self.order: list[str] = []
         self.steps = 0
-        self.puts = 0
+        self.refused = 0
+        self.sent = b""
         self.over = self.completes = False
         self.pending: list[Entry] = []
         self.effect: AppendEffect | None = None
@@ -158,8 +173,8 @@ class Author:
 
     def begin(self, *entries: Entry) -> None:
         """Ask for an append."""
-        self.pending, self.puts = [*entries], 0
-        self.take(self.writer.handle(AppendEntries(self.pending)))
+        self.pending, self.refused, self.sent = [*entries], 0, b""
+        self.tell(AppendEntries(self.pending))
 
     def begin_steps(self, count: int) -> None:
         """Ask for steps that waited together."""
@@ -174,23 +189,31 @@ class Author:
             )
         self.begin(*steps)
 
-    def advance(self, fault: Fault, *, read_fails: bool = False) -> None:
+    def advance(self, fault: Fault, read: Read = Read.WHOLE) -> None:
         """Perform what the writer asks for."""
         match self.effect:
-            case GetObject() if read_fails:
-                self.take(self.writer.handle(GetFailed(OSError("unreachable"))))
             case GetObject():
-                self.saw_it |= self.store.body is not None
-                self.take(self.writer.handle(self.store.read()))
+                answer = self.store.read(read)
+                if read is Read.CUT and isinstance(answer, Found):
+                    within = self.sent.startswith(answer.body) and answer.body != self.sent
+                    answer = answer if within else GetFailed(OSError("found out by the client"))
+                self.saw_it |= isinstance(answer, Found)
+                self.tell(answer)
             case PutObject() as put:
-                self.puts += 1
-                assert self.puts <= MAX_ATTEMPTS
+                assert self.refused < MAX_ATTEMPTS
                 assert put.etag is not None or not self.saw_it, "a deleted journal was made anew"
+                self.sent = put.body
                 answer = self.store.answer(put, fault)
+                self.refused += isinstance(answer, PutRefused)
                 self.saw_it |= isinstance(answer, PutDone)
-                self.take(self.writer.handle(answer))
+                self.tell(answer)
             case _:
                 raise AssertionError(self.effect)
+
+    def tell(self, command: AppendCommand) -> None:
+        """Report to the writer; a second passes with every report."""
+        self.store.clock += 1.0
+        self.take(self.writer.handle(command, now=self.store.clock))
 
     def take(self, effect: AppendEffect) -> None:
         """Take the writer's next wish, or what came of the append."""
@@ -276,11 +299,15 @@ class Writers(RuleBasedStateMachine):
         if author is not None:
             author.begin_steps(count)
 
-    @rule(which=st.integers(0, 5), fault=st.sampled_from(Fault), read_fails=st.integers(0, 9))
-    def perform(self, which: int, fault: Fault, read_fails: int) -> None:
+    @rule(
+        which=st.integers(0, 5),
+        fault=st.sampled_from(Fault),
+        read=st.sampled_from([*[Read.WHOLE] * 6, Read.FAILS, Read.CUT]),
+    )
+    def perform(self, which: int, fault: Fault, read: Read) -> None:
         author = self.chosen(which, idle=False)
         if author is not None:
-            author.advance(fault, read_fails=read_fails == 9)
+            author.advance(fault, read)
 
     @rule(which=st.integers(0, 5))
     def perform_well(self, which: int) -> None:

@@ -13,6 +13,7 @@ from tests.io.object_stores import (
     Client,
     ClosingClient,
     CreatesOnIfMatch,
+    Fault,
     Gate,
     IgnoresIfMatch,
     IgnoresIfNoneMatch,
@@ -31,6 +32,12 @@ REFUSES = "it refused under `If-Match` the etag that it had just given out"
 SAME_ETAG = "it gave two versions of an object the same etag"
 STALE_READ = "a read did not see the write before it"
 ALL = {OVERWRITES, STALE_ETAG, CREATES, REFUSES, SAME_ETAG, STALE_READ}
+
+
+@pytest.fixture
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw every pause as zero."""
+    monkeypatch.setattr("kassette_io.remote_storage.random", lambda: 0.0)
 
 
 class KeepsAll(ClosingClient):
@@ -193,8 +200,42 @@ async def test_a_check_that_is_cancelled_leaves_nothing() -> None:
 async def test_an_error_in_the_middle_is_raised_and_the_scratch_object_removed() -> None:
     """A check that cannot be made would pass, or leave litter."""
     client = ClosingClient()
-    client.read_errors.extend([None, StorageError("503")])
-    with pytest.raises(StorageError, match="503"):
+    client.read_errors.extend([None, StorageError("403", rolled_back=True)])
+    with pytest.raises(StorageError, match="403"):
+        await RemoteStorage(client).check()
+    assert client.log == ["get", "put", "get", "delete"]
+    assert client.store.objects == {}
+
+
+async def test_a_check_outlasts_a_moment_without_answers(no_pause: None) -> None:
+    """A good store would be turned away because a server was restarting."""
+    client = ClosingClient()
+    client.read_errors.extend([OSError("refused"), None, TimeoutError()])
+    await RemoteStorage(client).check()
+    assert client.store.objects == {}
+
+
+@pytest.mark.parametrize("on", ["get", "put"])
+async def test_where_nothing_was_written_nothing_is_said_to_stay(
+    on: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A bucket that is not there would be said to keep scratch objects."""
+    client = ClosingClient()
+    if on == "get":
+        client.read_errors.append(StorageError("404: NoSuchBucket", rolled_back=True))
+    else:
+        client.faults.append(Fault.DENIED)
+    with pytest.raises(StorageError, match=r"NoSuchBucket|access denied"):
+        await RemoteStorage(client).check()
+    assert "delete" not in client.log
+    assert caplog.text == ""
+
+
+async def test_what_may_have_been_written_is_removed() -> None:
+    """A put whose answer was lost would leave litter."""
+    client = ClosingClient()
+    client.faults.append(Fault.LOST)
+    with pytest.raises(StorageError, match="cannot check"):
         await RemoteStorage(client).check()
     assert client.store.objects == {}
 
@@ -213,6 +254,6 @@ async def test_a_store_that_creates_nothing_under_its_condition_is_told_so() -> 
 async def test_an_error_of_somebody_elses_client_is_a_storage_error() -> None:
     """The command would take it for a bug of its own."""
     client = ClosingClient()
-    client.read_errors.append(TimeoutError())
-    with pytest.raises(StorageError, match=r"cannot check ClosingClient: TimeoutError\(\)"):
+    client.faults.append(Fault.RESET)
+    with pytest.raises(StorageError, match="cannot check ClosingClient: ConnectionResetError"):
         await RemoteStorage(client).check()

@@ -49,7 +49,7 @@ async def test_d5_a_read_that_fails_on_opening_ends_in_a_storage_error() -> None
     error = ConnectionResetError("reset")
     client.read_errors.extend([error] * 20)
     with pytest.raises(StorageError, match="read") as refused:
-        await RemoteStorage(client).append("run-1", opening())
+        await RemoteStorage(client, patience=0).append("run-1", opening())
     assert refused.value.__cause__ is error
     assert client.store.objects == {}
 
@@ -60,8 +60,8 @@ async def test_d12_a_fork_whose_target_cannot_be_looked_at_is_refused() -> None:
     storage = RemoteStorage(client)
     await RemoteStorage(client).append("run-1", opening())
     await storage.read_all("run-1")
-    client.read_errors.append(StorageError("503"))
-    with pytest.raises(StorageError, match="503"):
+    client.read_errors.append(StorageError("403", rolled_back=True))
+    with pytest.raises(StorageError, match="403"):
         await storage.create("run-1", [opening()])
 
 

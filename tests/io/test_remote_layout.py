@@ -185,19 +185,19 @@ async def test_list_runs_begins_with_the_first_page() -> None:
 async def test_read_errors_carry_the_run_and_their_cause() -> None:
     """Somebody who reads a log would not know which run could not be read, or why."""
     client = Client()
-    storage = RemoteStorage(client)
+    storage = RemoteStorage(client, patience=0)
     cause = OSError("unreachable")
     client.read_errors.append(cause)
     with pytest.raises(StorageError, match="unreachable") as caught:
         await storage.read_all("run-1")
     assert caught.value.run_id == "run-1"
     assert caught.value.__cause__ is cause
-    given = StorageError("no such bucket")
-    client.read_errors.append(given)
-    with pytest.raises(StorageError) as caught:
-        await storage.read_all("run-1")
-    assert caught.value is given
-    assert given.run_id == "run-1"
+    for given in (StorageError("no such bucket", rolled_back=True), UsageError("no such setting")):
+        client.read_errors.append(given)
+        with pytest.raises(type(given)) as refused:
+            await storage.read_all("run-1")
+        assert refused.value is given
+        assert given.run_id == "run-1"
 
 
 async def test_a_damaged_journal_is_reported_with_run_and_line_and_left_alone() -> None:
@@ -229,7 +229,7 @@ async def test_a_listing_that_fails_is_a_storage_error() -> None:
 
     client = Unlistable()
     client.read_errors.extend([OSError("unreachable"), StorageError("no such bucket")])
-    storage = RemoteStorage(client)
+    storage = RemoteStorage(client, patience=0)
     for message in ("unreachable", "no such bucket"):
         with pytest.raises(StorageError, match=message):
             assert [each async for each in storage.list_runs()]

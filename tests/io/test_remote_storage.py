@@ -256,18 +256,36 @@ async def test_d5_a_put_that_lands_after_the_read_back_is_recognised() -> None:
     assert await names(storage) == ["start", "llm"]
 
 
-async def test_d5_past_the_budget_it_is_contention_and_a_restart_recovers() -> None:
-    """A store that never answers would hang a run, or leave it beyond recovery."""
+async def test_d5_past_the_budget_for_others_it_is_contention_and_a_restart_recovers() -> None:
+    """A writer that always loses would hang its run, or leave it beyond recovery."""
     client = Client()
     storage = RemoteStorage(client)
     async with await start(storage, "run-1") as run:
         client.take_log()
-        client.faults.extend([Fault.LATE] * MAX_ATTEMPTS)
+        client.faults.extend([Fault.CONFLICT] * MAX_ATTEMPTS)
         with pytest.raises(WriteContentionError) as caught:
             await run.record("llm", result, 1)
     assert caught.value.run_id == "run-1"
-    assert isinstance(caught.value.__cause__, TimeoutError)
     assert client.log.count("put") == MAX_ATTEMPTS
+    async with await start(storage, "run-1") as run:
+        assert await run.record("llm", result, 2) == 2
+        await run.complete()
+    assert await names(storage) == ["start", "start", "llm", "complete"]
+
+
+async def test_d5_past_the_patience_it_is_a_storage_error_and_a_restart_recovers() -> None:
+    """A store that never answers would hang a run, or leave it beyond recovery."""
+    client = Client()
+    storage = RemoteStorage(client, patience=0)
+    async with await start(storage, "run-1") as run:
+        client.take_log()
+        client.faults.append(Fault.LATE)
+        with pytest.raises(StorageError, match="may have landed") as caught:
+            await run.record("llm", result, 1)
+    assert caught.value.run_id == "run-1"
+    assert not caught.value.rolled_back
+    assert isinstance(caught.value.__cause__, TimeoutError)
+    assert client.log == ["put", "get"]
     client.store.settle()
     async with await start(storage, "run-1") as run:
         assert await run.record("llm", result, 2) == 1

@@ -17,7 +17,7 @@ from tests.io.test_io_retrying import naps  # noqa: F401 - a fixture
 
 from .proxy import Proxy
 from .servers import S3Server, ministack, moto
-from .support import S3World
+from .support import Deadlines, S3World
 
 FORGOTTEN = (
     "AWS_PROFILE",
@@ -119,7 +119,7 @@ async def client(
     """A client of the bucket, through the proxy where the test uses one."""
     if "proxy" in request.fixturenames:
         url = request.getfixturevalue("proxy").url
-        opened = S3ObjectStoreClient(bucket, endpoint_url=url, timeout=SHORT)
+        opened = S3ObjectStoreClient(bucket, endpoint_url=url, timeout=PLENTY)
     else:
         name = "s3_server" if "s3_server" in request.fixturenames else "atomic_server"
         opened = S3ObjectStoreClient(bucket, endpoint_url=request.getfixturevalue(name).url)
@@ -128,7 +128,17 @@ async def client(
 
 
 SHORT = 0.5
-"""The deadline of a client that will meet a server that does not answer."""
+"""The deadline of a request that nobody answers. Nothing else may have to be done within it."""
+PLENTY = 60.0
+"""A deadline that no request meets, however busy the machine is."""
+
+
+@pytest.fixture
+def impatient(client: S3ObjectStoreClient, proxy: Proxy) -> Deadlines:
+    """Let requests that the proxy holds be given up at once, and no other."""
+    deadlines = Deadlines(client)
+    proxy.on_hold.append(deadlines.expire)
+    return deadlines
 
 
 @pytest.fixture
@@ -140,7 +150,6 @@ def storage(client: S3ObjectStoreClient) -> RemoteStorage:
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let backoff take its jitter's least value, nothing."""
     monkeypatch.setattr("kassette_io.remote_storage.random", lambda: 0.0)
-    monkeypatch.setattr("kassette_io.s3.random", lambda: 0.0)
 
 
 @pytest.fixture

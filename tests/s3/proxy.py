@@ -1,8 +1,9 @@
 """A real HTTP proxy between the SDK and a server, which does to each request what a test scripted.
 
 It counts what arrives, and it can lose, delay, repeat, refuse and cut short. ``page_size`` makes
-listings come in small pages, ``drops`` names request headers that never reach the server. All goes
-over real sockets; the proxy runs in an asyncio loop on a thread of its own.
+listings come in small pages, ``drops`` and ``drops_query`` name request headers and parameters that
+never reach the server. ``upload_takes`` seconds are spent on receiving each body. All goes over real
+sockets; the proxy runs in an asyncio loop on a thread of its own.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from dataclasses import dataclass
 from typing import Literal, Self
 from urllib.parse import unquote
 
-Then = Literal["answer", "close", "reset", "hold", "late", "truncate"]
+Then = Literal[
+    "answer", "close", "reset", "hold", "late", "truncate", "unmeasured", "cut at a line", "chunked"
+]
 
 
 @dataclass(frozen=True)
@@ -25,14 +28,17 @@ class Fault:
     """What happens to one request.
 
     It reaches the server ``forwards`` times; ``then`` the client gets the last answer (or
-    ``answer``: a status and an S3 error code), a closed or reset connection, half a body, or
-    nothing: ``hold`` keeps it waiting until it goes away or ``release`` is called, ``late`` does so
-    and forwards the request only afterwards. ``after_late`` first lets every late one land.
+    ``answer``: a status and an S3 error code, or ``raw`` bytes), a closed or reset connection, half
+    a body, or nothing: ``hold`` keeps it waiting until it goes away or ``release`` is called,
+    ``late`` does so and forwards the request only afterwards. ``after_late`` first lets every late
+    one land. ``unmeasured`` is the answer without its length; ``cut at a line`` is that without the
+    last line of its body, and ``chunked`` the same as a chunked body that ends as it should.
     """
 
     forwards: int = 1
     then: Then = "answer"
     answer: tuple[int, str] | None = None
+    raw: bytes | None = None
     after_late: bool = False
 
 
@@ -50,6 +56,20 @@ RESENT = Fault(forwards=2)
 CONFLICT = Fault(forwards=0, answer=(409, "ConditionalRequestConflict"))
 LATE = Fault(forwards=0, then="late")
 AFTER_LATE = Fault(after_late=True)
+
+
+UNMEASURED = Fault(then="unmeasured")
+CUT_AT_A_LINE = Fault(then="cut at a line")
+CUT_IN_CHUNKS = Fault(then="chunked")
+BARE_404 = Fault(forwards=0, raw=b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+PAGE_404 = Fault(
+    forwards=0,
+    raw=b"HTTP/1.1 404 Not Found\r\nContent-Type: text/html\r\nContent-Length: 44\r\n\r\n"
+    b"<html><body><h1>Not Found</h1></body></html>",
+)
+BROKEN_PAGE_404 = Fault(
+    forwards=0, raw=b"HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\n\r\n<p>no<br>"
+)
 
 
 def refusal(status: int, code: str) -> Fault:
@@ -94,7 +114,10 @@ class Proxy:
         self.choose: Callable[[Request], Fault] | None = None
         self.page_size: int | None = None
         self.drops: frozenset[str] = frozenset()
+        self.drops_query: frozenset[str] = frozenset()
         self.held = threading.Event()
+        self.on_hold: list[Callable[[], None]] = []
+        self.upload_takes = 0.0
         self.seen: list[Seen] = []
         self.url = ""
 
@@ -171,7 +194,7 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Answer one request; False once the connection is of no more use."""
-        request = await _read_request(reader, writer)
+        request = await _read_request(reader, writer, self.upload_takes)
         if request is None:
             return False
         fault = self._fault_for(request)
@@ -183,6 +206,8 @@ class Proxy:
             answer = await self._forward(request)
         if fault.answer is not None:
             answer = _error(*fault.answer)
+        if fault.raw is not None:
+            answer = fault.raw
         match fault.then:
             case "answer":
                 writer.write(answer)
@@ -191,6 +216,9 @@ class Proxy:
             case "truncate":
                 head, _, body = answer.partition(b"\r\n\r\n")
                 writer.write(head + b"\r\n\r\n" + body[: len(body) // 2])
+                await writer.drain()
+            case "unmeasured" | "cut at a line" | "chunked":
+                writer.write(_without_length(answer, fault.then))
                 await writer.drain()
             case "reset":
                 _reset_on_close(writer)
@@ -210,6 +238,8 @@ class Proxy:
 
     async def _hold(self, reader: asyncio.StreamReader) -> None:
         self.held.set()
+        for each in self.on_hold:
+            each()
         gone = asyncio.ensure_future(reader.read(1))
         released = asyncio.ensure_future(self._released.wait())
         try:
@@ -225,7 +255,11 @@ class Proxy:
             await self._forward(each)
 
     def _head(self, request: Request) -> bytes:
-        target = request.target
+        path, _, query = request.target.partition("?")
+        kept_query = [
+            each for each in query.split("&") if each.partition("=")[0] not in self.drops_query
+        ]
+        target = "?".join([path, "&".join(kept_query)] if query else [path])
         if self.page_size is not None and "list-type=2" in request.query:
             target += f"&max-keys={self.page_size}"
         dropped = {"connection", "expect"} | self.drops
@@ -247,8 +281,9 @@ class Proxy:
 
 
 async def _read_request(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, takes: float
 ) -> Request | None:
+    """Read a request; a body with ``takes`` seconds to spend on it comes in a hundred pieces."""
     try:
         raw = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError as error:
@@ -264,7 +299,12 @@ async def _read_request(
     if "expect" in headers:
         writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     assert "transfer-encoding" not in headers, "the SDK sends its bodies with their length"
-    body = await reader.readexactly(int(headers.get("content-length", 0)))
+    length = int(headers.get("content-length", 0))
+    body = b""
+    while takes and len(body) < length:
+        body += await reader.readexactly(min(length // 100 + 1, length - len(body)))
+        await asyncio.sleep(takes / 100)
+    body += await reader.readexactly(length - len(body))
     return Request(method, unquote(path), query, headers, target, body)
 
 
@@ -280,6 +320,18 @@ def _kept_open(answer: bytes, method: str) -> bytes:
     if b"content-length" not in names and method != "HEAD":
         kept.append(b"Content-Length: %d" % len(body))
     return b"\r\n".join([first, *kept, b"", body])
+
+
+def _without_length(answer: bytes, then: Then) -> bytes:
+    """Give an answer that ends with its connection, or in chunks; not all of it is there."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"content-length")]
+    if then != "unmeasured":
+        body = b"".join(body.splitlines(keepends=True)[:-1])
+    if then == "chunked":
+        lines.append(b"Transfer-Encoding: chunked")
+        body = (b"%x\r\n%s\r\n" % (len(body), body) if body else b"") + b"0\r\n\r\n"
+    return b"\r\n".join([*lines, b"Connection: close", b"", body])
 
 
 def _unchunked(body: bytes) -> bytes:

@@ -77,14 +77,19 @@ def moto(directory: Path) -> Iterator[S3Server]:
 
 
 @contextmanager
-def ministack(directory: Path) -> Iterator[S3Server]:
-    port = free_port()
+def ministack(
+    directory: Path, *, port: int | None = None, on_disk: bool = False
+) -> Iterator[S3Server]:
+    """Run the server; what it keeps ``on_disk`` is there again when it is started anew."""
+    port = free_port() if port is None else port
     settings = {
         "BIND_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
         "SERVICES": "s3",
         "LOG_LEVEL": "WARNING",
         "TMPDIR": str(directory),
+        "S3_PERSIST": "1" if on_disk else "0",
+        "S3_DATA_DIR": str(directory / "s3"),
     }
     with _running([str(BIN / "ministack")], settings, directory, port):
         yield S3Server("ministack", port, "/_ministack/reset", atomic=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from urllib.parse import quote
 
 from kassette import Entry, StepEntry, decode_journal
@@ -31,6 +33,34 @@ def types(entries: list[Entry]) -> list[str]:
 
 def step_ids(entries: list[Entry]) -> list[str]:
     return [entry.step_id for entry in entries if isinstance(entry, StepEntry)]
+
+
+class Deadlines:
+    """The deadlines of a client's requests, which pass when a test says so and no sooner.
+
+    So a test of what comes after a silence needs no guess of how long everything else may take.
+    """
+
+    def __init__(self, client: S3ObjectStoreClient) -> None:
+        self._live: list[tuple[asyncio.AbstractEventLoop, asyncio.Timeout]] = []
+        client._deadline = self._make  # type: ignore[method-assign]
+
+    def _make(self) -> asyncio.Timeout:
+        made = asyncio.timeout(None)
+        self._live.append((asyncio.get_running_loop(), made))
+        return made
+
+    def expire(self) -> None:
+        """Let the deadline of every request that is under way pass. From any thread."""
+        live, self._live = self._live, []
+        for loop, each in live:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(_expire, each)
+
+
+def _expire(deadline: asyncio.Timeout) -> None:
+    with suppress(RuntimeError):  # the request is over
+        deadline.reschedule(0.0)
 
 
 class Counted:

@@ -14,7 +14,7 @@ from kassette_io import RemoteStorage, S3ObjectStoreClient, StorageError, start
 
 from .proxy import SILENT, SILENT_BEFORE, Fault, Proxy
 from .servers import S3Server
-from .support import PREFIX, Counted, journal, raw_journal, step_ids
+from .support import PREFIX, Counted, Deadlines, journal, raw_journal, step_ids
 
 pytestmark = pytest.mark.anyio
 
@@ -35,7 +35,8 @@ async def test_d2_a_cancelled_step_is_settled_before_the_cancellation_is_felt(
     before = kassette_threads()
     effects = Counted()
     felt = False
-    async with S3ObjectStoreClient(bucket, endpoint_url=proxy.url, timeout=0.5) as client:
+    async with S3ObjectStoreClient(bucket, endpoint_url=proxy.url) as client:
+        deadlines = Deadlines(client)
         run = await start(RemoteStorage(client, prefix=PREFIX), "run-1")
         proxy.script(fault)
         with anyio.CancelScope() as scope:
@@ -52,6 +53,7 @@ async def test_d2_a_cancelled_step_is_settled_before_the_cancellation_is_felt(
                 group.start_soon(step)
                 await until_held(proxy)
                 scope.cancel()
+                deadlines.expire()
         assert scope.cancelled_caught
         assert felt, "the append came to its end first"
         assert step_ids(journal(s3_server, bucket, "run-1")) == ["one"]
@@ -71,7 +73,8 @@ async def test_d2_task_cancel_in_the_middle_of_a_put_is_felt_after_it(
     bucket: str, proxy: Proxy, atomic_server: S3Server, no_pauses: None, anyio_backend: str
 ) -> None:
     """asyncio's own ``Task.cancel``, and a second one from somebody who is in a hurry."""
-    async with S3ObjectStoreClient(bucket, endpoint_url=proxy.url, timeout=0.5) as client:
+    async with S3ObjectStoreClient(bucket, endpoint_url=proxy.url) as client:
+        deadlines = Deadlines(client)
         run = await start(RemoteStorage(client, prefix=PREFIX), "run-1")
         proxy.script(SILENT)
         if anyio_backend == "asyncio":
@@ -82,6 +85,7 @@ async def test_d2_task_cancel_in_the_middle_of_a_put_is_felt_after_it(
             task.cancel()
             await asyncio.sleep(0)
             task.cancel()
+            deadlines.expire()
             with pytest.raises(asyncio.CancelledError):
                 await task
                 await asyncio.sleep(0)
@@ -92,6 +96,7 @@ async def test_d2_task_cancel_in_the_middle_of_a_put_is_felt_after_it(
                 nursery.start_soon(run.record, "one", lambda: 1)
                 await until_held(proxy)
                 nursery.cancel_scope.cancel()
+                deadlines.expire()
         assert step_ids(journal(atomic_server, bucket, "run-1")) == ["one"]
         await run.aclose()
 
@@ -100,7 +105,8 @@ async def test_d2_a_start_that_is_cancelled_leaves_a_run_that_starts_again(
     bucket: str, proxy: Proxy, s3_server: S3Server, no_pauses: None
 ) -> None:
     """A session whose caller has gone would go on holding what it knows, and lead the next astray."""
-    async with S3ObjectStoreClient(bucket, endpoint_url=proxy.url, timeout=0.5) as client:
+    async with S3ObjectStoreClient(bucket, endpoint_url=proxy.url) as client:
+        deadlines = Deadlines(client)
         storage = RemoteStorage(client, prefix=PREFIX)
         proxy.script(SILENT)
 
@@ -112,6 +118,7 @@ async def test_d2_a_start_that_is_cancelled_leaves_a_run_that_starts_again(
             group.start_soon(open_and_close)
             await until_held(proxy)
             group.cancel_scope.cancel()
+            deadlines.expire()
         assert raw_journal(s3_server, bucket, "run-1").count(b"\n") == 1
         async with await start(storage, "run-1") as run:
             assert run.session == 2
@@ -123,7 +130,8 @@ async def test_d2_a_put_is_heard_out_whoever_cancels_it(
     bucket: str, proxy: Proxy, atomic_server: S3Server
 ) -> None:
     """Under trio the put would go on alone in its thread, and land whenever it liked."""
-    async with S3ObjectStoreClient(bucket, endpoint_url=proxy.url, timeout=0.5) as client:
+    async with S3ObjectStoreClient(bucket, endpoint_url=proxy.url) as client:
+        deadlines = Deadlines(client)
         heard: list[StorageError] = []
         proxy.script(SILENT)
 
@@ -137,6 +145,7 @@ async def test_d2_a_put_is_heard_out_whoever_cancels_it(
             group.start_soon(put)
             await until_held(proxy)
             group.cancel_scope.cancel()
+            deadlines.expire()
         assert len(heard) == 1
         assert not heard[0].rolled_back
 

@@ -15,19 +15,27 @@ from kassette_io import RemoteStorage, S3ObjectStoreClient
 
 from .conftest import SHORT
 from .proxy import (
+    BARE_404,
+    BROKEN_PAGE_404,
     CLOSED_BEFORE,
+    CUT_AT_A_LINE,
+    CUT_IN_CHUNKS,
     ERROR_AFTER,
     LOST,
     LOST_BY_RESET,
+    PAGE_404,
     RESENT,
     RESET_BEFORE,
     SILENT,
     SLOW_DOWN,
     TRUNCATED,
+    UNMEASURED,
+    Fault,
     Proxy,
     refusal,
 )
 from .servers import S3Server
+from .support import Deadlines
 
 pytestmark = pytest.mark.anyio
 
@@ -42,7 +50,20 @@ UNCLEAR = {
     "429": refusal(429, "TooManyRequests"),
     "408": refusal(408, "RequestTimeout"),
     "400 that passes": refusal(400, "RequestTimeout"),
+    "400 on a bad line": refusal(400, "IncompleteBody"),
+    "404 without a body": BARE_404,
+    "404 of a web server": PAGE_404,
+    "404 of a broken web server": BROKEN_PAGE_404,
+    "403 of a gateway": Fault(
+        forwards=0, raw=b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"
+    ),
+    "200 of somebody else": Fault(
+        forwards=0, raw=b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    ),
 }
+NOT_THE_STORE = {name: each for name, each in UNCLEAR.items() if each.raw is not None}
+BARE_409 = Fault(forwards=0, raw=b"HTTP/1.1 409 Conflict\r\nContent-Length: 0\r\n\r\n")
+BARE_412 = Fault(forwards=0, raw=b"HTTP/1.1 412 Oh\r\nContent-Length: 0\r\n\r\n")
 
 
 async def test_get_gives_what_put_wrote_and_its_etag_without_quotes(
@@ -86,22 +107,28 @@ async def test_both_conditions_are_put_and_refused_as_one_error(
 async def test_what_counts_as_a_refused_condition(
     client: S3ObjectStoreClient, proxy: Proxy, atomic_server: S3Server
 ) -> None:
-    """The status decides, and where a provider sends another one, its code."""
-    for status, code in (
-        (412, "PreconditionFailed"),
-        (409, "ConditionalRequestConflict"),
-        (404, "NoSuchKey"),
-        (412, "Unheard"),
-        (400, "PreconditionFailed"),
-        (404, "404"),
+    """The status decides, and where a provider sends another one, its code.
+
+    A 409 of a store with a code of its own, or none, would be a failure: the session would end.
+    """
+    for fault in (
+        refusal(412, "PreconditionFailed"),
+        refusal(409, "ConditionalRequestConflict"),
+        refusal(404, "NoSuchKey"),
+        refusal(412, "Unheard"),
+        refusal(409, "OperationAborted"),
+        refusal(400, "PreconditionFailed"),
+        BARE_409,
+        BARE_412,
     ):
-        proxy.script(refusal(status, code))
+        proxy.script(fault)
         with pytest.raises(PreconditionFailedError):
             await client.put_object("k", b"1", "0" * 32)
+        assert proxy.unused() == 0
 
 
 async def test_d5_an_unclear_put_is_sent_once_and_claims_nothing(
-    client: S3ObjectStoreClient, proxy: Proxy, atomic_server: S3Server
+    client: S3ObjectStoreClient, proxy: Proxy, atomic_server: S3Server, impatient: Deadlines
 ) -> None:
     """A put repeated below us comes back as a false 412; one called certain would be lost."""
     for name, fault in UNCLEAR.items():
@@ -141,8 +168,9 @@ async def test_d5_a_config_of_the_users_does_not_bring_the_repeats_back(
     from botocore.config import Config
 
     made = AioConfig if kind == "aiobotocore" else Config
-    config = made(retries={"max_attempts": 5}, user_agent_extra="mine/1", read_timeout=SHORT)
+    config = made(retries={"max_attempts": 5}, user_agent_extra="mine/1")
     async with S3ObjectStoreClient(bucket, endpoint_url=proxy.url, config=config) as client:
+        proxy.on_hold.append(Deadlines(client).expire)
         for fault in (LOST, LOST_BY_RESET, ERROR_AFTER, SILENT):
             proxy.forget()
             proxy.script(fault)
@@ -152,46 +180,127 @@ async def test_d5_a_config_of_the_users_does_not_bring_the_repeats_back(
             assert "mine/1" in proxy.seen[0].headers["user-agent"]
 
 
-async def test_reading_is_repeated_while_the_store_is_unwell(
-    client: S3ObjectStoreClient, proxy: Proxy, s3_server: S3Server, no_pauses: None
+async def test_a_get_is_one_request_and_what_may_pass_is_told_from_what_may_not(
+    client: S3ObjectStoreClient,
+    bucket: str,
+    proxy: Proxy,
+    atomic_server: S3Server,
+    impatient: Deadlines,
 ) -> None:
-    """One lost answer would stop a run from opening although nothing is at stake."""
-    await client.put_object("a/k", b"0123456789", None)
-    for fault in (LOST, LOST_BY_RESET, ERROR_AFTER, SLOW_DOWN, TRUNCATED):
+    """Half a journal would be taken for a whole one, or whoever repeats it would ask for ever."""
+    await client.put_object("a/k", b"0123456789\n" * 9, None)
+    for name, fault in {**UNCLEAR, "truncated": TRUNCATED}.items():
         proxy.forget()
-        proxy.script(fault, fault, method="GET")
-        found = await client.get_object("a/k")
-        assert found is not None
-        assert found.content == b"0123456789"
         proxy.script(fault, method="GET")
-        assert [name async for name in client.list_prefixes("")] == ["a"]
-        assert proxy.count("GET") == 5
-
-
-async def test_reading_gives_up_with_a_clear_error(
-    client: S3ObjectStoreClient, bucket: str, proxy: Proxy, atomic_server: S3Server, no_pauses: None
-) -> None:
-    """Half a journal would be taken for a whole one, or a raw aiohttp error would escape."""
-    await client.put_object("a/k", b"0123456789", None)
-    for fault in (TRUNCATED, SLOW_DOWN, LOST):
-        proxy.script(*[fault] * 4, method="GET")
-        with pytest.raises(StorageError, match=f"read a/k in bucket '{bucket}' at {proxy.url}"):
+        with pytest.raises(
+            StorageError, match=f"read a/k in bucket '{bucket}' at {proxy.url}"
+        ) as caught:
             await client.get_object("a/k")
-        assert proxy.unused() == 0
-
-
-async def test_reading_has_a_deadline_and_a_refusal_is_not_repeated(
-    client: S3ObjectStoreClient, proxy: Proxy, atomic_server: S3Server
-) -> None:
-    """A store that never answers would hang the workflow; one that says no would be asked again."""
-    proxy.script(SILENT, SILENT, SILENT, SILENT, method="GET")
-    with pytest.raises(StorageError, match=r"no answer within|timeout"):
-        await client.get_object("k")
+        assert not caught.value.rolled_back, name
+        assert proxy.methods() == ["GET"], name
     proxy.forget()
     proxy.script(refusal(403, "AccessDenied"), method="GET")
-    with pytest.raises(StorageError, match="AccessDenied"):
-        await client.get_object("k")
-    assert proxy.methods() == ["GET"]
+    with pytest.raises(StorageError, match="AccessDenied") as caught:
+        await client.get_object("a/k")
+    assert caught.value.rolled_back
+
+
+async def test_only_the_store_itself_says_that_there_is_no_object(
+    client: S3ObjectStoreClient, proxy: Proxy, s3_server: S3Server
+) -> None:
+    """A completed run would be unsettled while a gateway answers 404, and be started anew."""
+    assert await client.get_object("nothing/here") is None
+    await client.put_object("k", b"1\n", None)
+    for fault in NOT_THE_STORE.values():
+        proxy.script(fault, method="GET")
+        with pytest.raises(StorageError):
+            await client.get_object("k")
+    proxy.script(refusal(404, "NoSuchKey"), method="GET")
+    assert await client.get_object("k") is None
+
+
+@pytest.mark.parametrize("fault", [CUT_AT_A_LINE, CUT_IN_CHUNKS], ids=["closed", "chunked"])
+async def test_a_body_without_a_length_is_measured(
+    client: S3ObjectStoreClient, proxy: Proxy, s3_server: S3Server, fault: Fault
+) -> None:
+    """Acknowledged entries would be overwritten: the etag of what was cut off is the right one."""
+    body = b"first\nsecond\n"
+    await client.put_object("k", body, None)
+    for _ in range(2):
+        proxy.script(fault, method="GET")
+        with pytest.raises(StorageError, match="6 bytes came of 13") as caught:
+            await client.get_object("k")
+        assert not caught.value.rolled_back
+    proxy.forget()
+    proxy.script(UNMEASURED, method="GET")
+    found = await client.get_object("k")
+    assert found is not None
+    assert found.content == body
+    assert proxy.methods() == ["GET"], "the etag is an MD5, and that tells enough"
+
+
+ETAG = {"quoted": b'"not-an-md5"', "another": b'"another"'}
+
+
+def answer(length: int | None, body: bytes, etag: bytes = ETAG["quoted"]) -> Fault:
+    """Script an answer of a store whose etags are no MD5."""
+    lines = [b"HTTP/1.1 200 OK", b"ETag: " + etag]
+    if length is not None:
+        lines.append(b"Content-Length: %d" % length)
+    return Fault(
+        forwards=0,
+        raw=b"\r\n".join([*lines, b"", body]),
+        then="answer" if length is not None else "unmeasured",
+    )
+
+
+async def test_where_the_etag_is_no_md5_a_head_tells_the_length(
+    client: S3ObjectStoreClient, proxy: Proxy, atomic_server: S3Server
+) -> None:
+    """Stores that encrypt have other etags; a body of theirs would never be believed, or always."""
+    for head, whole in (
+        (answer(4, b""), True),
+        (answer(9, b""), False),
+        (answer(4, b"", ETAG["another"]), False),
+        (answer(None, b""), False),
+    ):
+        proxy.forget()
+        proxy.script(answer(None, b"1\n2\n"), method="GET")
+        proxy.script(head, method="HEAD")
+        if whole:
+            found = await client.get_object("k")
+            assert found is not None
+            assert (found.content, found.etag) == (b"1\n2\n", "not-an-md5")
+        else:
+            with pytest.raises(StorageError, match=r"came of 9|without a length"):
+                await client.get_object("k")
+        assert proxy.methods() == ["GET", "HEAD"]
+
+
+async def test_a_silent_store_is_given_up_after_the_timeout(
+    bucket: str, proxy: Proxy, atomic_server: S3Server
+) -> None:
+    """A store that takes a request and never answers would hang the workflow."""
+    async with S3ObjectStoreClient(bucket, endpoint_url=proxy.url, timeout=SHORT) as hasty:
+        proxy.script(*[SILENT] * 9, method="GET")
+        with pytest.raises(StorageError, match=r"no answer and no progress for 0\.5 s"):
+            await hasty.get_object("k")
+        proxy.script(*[SILENT] * 9)
+        with pytest.raises(StorageError, match=r"no progress for 0\.5 s; the upload is 3 bytes"):
+            await hasty.put_object("k", b"123", None)
+
+
+async def test_an_upload_that_goes_on_is_not_given_up(
+    client: S3ObjectStoreClient, bucket: str, proxy: Proxy, atomic_server: S3Server
+) -> None:
+    """A journal that takes longer to send than the timeout could never be appended to again."""
+    body = b"0123456789abcde\n" * 2**17
+    async with S3ObjectStoreClient(bucket, endpoint_url=proxy.url, timeout=SHORT) as hasty:
+        proxy.upload_takes = 3 * SHORT
+        etag = await hasty.put_object("k", body, None)
+    found = await client.get_object("k")
+    assert found is not None
+    assert (found.content, found.etag) == (body, etag)
 
 
 async def test_listing_is_paged_and_starts_with_the_first_page(
@@ -210,6 +319,44 @@ async def test_listing_is_paged_and_starts_with_the_first_page(
     assert proxy.count("GET") == 1
     assert [name async for name in listing] == names[1:]
     assert proxy.count("GET") == 3
+
+
+async def test_only_prefixes_with_a_journal_are_runs_however_much_lies_beside_them(
+    client: S3ObjectStoreClient, proxy: Proxy, s3_server: S3Server
+) -> None:
+    """A root that is one level too high would list its prefixes as runs, or read all that is there."""
+    keys = ["r-1/journal.jsonl", "r-2/journal.jsonl", "s/journal.jsonl", "sü/journal.jsonl"]
+    for number in range(20):
+        keys += [f"prod/run-{number:02}/journal.jsonl", f"s/zz/{number:02}", f"s/a/{number:02}"]
+    keys += ["r-1/journal.json", "r-1/journal.jsonl2", "prod0", "s0", "/journal.jsonl", "top"]
+    for key in keys:
+        await client.put_object(key, b"1", None)
+    proxy.page_size = 3
+    proxy.forget()
+    found = [name async for name in client.list_prefixes_with("", "journal.jsonl")]
+    assert found == ["r-1", "r-2", "s", "sü"]
+    assert proxy.count("GET") < 12, "what lies below prod, s/a and s/zz is skipped"
+    for number, last in enumerate(found):
+        rest = client.list_prefixes_with("", "journal.jsonl", after=last)
+        assert [name async for name in rest] == found[number + 1 :]
+    assert [name async for name in RemoteStorage(client).list_runs()] == ["r-1", "r-2", "s"]
+    below = RemoteStorage(client, prefix="prod").list_runs()
+    assert len([name async for name in below]) == 20
+
+
+async def test_a_listing_ends_where_a_store_knows_no_start_after(
+    client: S3ObjectStoreClient, proxy: Proxy, atomic_server: S3Server
+) -> None:
+    """Skipping what is no run would begin anew for ever, or give runs twice."""
+    for number in range(9):
+        await client.put_object(f"a/{number}", b"1", None)
+        await client.put_object(f"run-{number}/journal.jsonl", b"1", None)
+    proxy.page_size = 2
+    proxy.drops_query = frozenset({"start-after"})
+    found = [name async for name in client.list_prefixes_with("", "journal.jsonl")]
+    assert found == [f"run-{number}" for number in range(9)]
+    rest = client.list_prefixes_with("", "journal.jsonl", after="run-6")
+    assert [name async for name in rest] == ["run-7", "run-8"]
 
 
 async def test_check_accepts_a_real_store_and_leaves_nothing(

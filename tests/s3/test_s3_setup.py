@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import datetime
+import ipaddress
+import math
+import socket
+import ssl
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from kassette import StorageError, UsageError
-from kassette_io import RemoteStorage, S3ObjectStoreClient, open_storage, start
+from kassette import StartEntry, StorageError, UsageError
+from kassette_io import RemoteStorage, S3ObjectStoreClient, open_storage, remote_storage, start
 
-from .proxy import Proxy, refusal
+from .proxy import SLOW_DOWN, Fault, Proxy, refusal
 from .servers import S3Server, free_port
 
 pytestmark = pytest.mark.anyio
 
+STAMP = "2026-01-31T12:00:00.000Z"
 REFUSALS = {
     (403, "AccessDenied"): "s3:PutObject",
+    (403, "RequestTimeTooSkewed"): "clock of this machine is wrong",
+    (400, "AuthorizationHeaderMalformed"): "another region",
+    (501, "NotImplemented"): "does not have conditional writes",
     (403, "InvalidAccessKeyId"): "access key is unknown",
     (403, "SignatureDoesNotMatch"): "secret key does not belong",
     (400, "ExpiredToken"): "expired; renew",
@@ -71,7 +83,7 @@ async def test_a_profile_gives_credentials_region_and_endpoint(
         assert await client.get_object("k") is None
     assert signed_for(proxy) == ("AKIATWO", "ap-south-1")
     async with S3ObjectStoreClient(bucket, profile_name="three") as client:
-        with pytest.raises(StorageError, match=r"three.*credentials"):
+        with pytest.raises(UsageError, match=r"ProfileNotFound.*three.*check the settings"):
             await client.get_object("k")
 
 
@@ -94,7 +106,9 @@ async def test_a_missing_bucket_is_named(atomic_server: S3Server) -> None:
     """A typo in the bucket would read as an empty storage: a run would begin anew."""
     async with S3ObjectStoreClient("no-such-bucket", endpoint_url=atomic_server.url) as client:
         storage = RemoteStorage(client)
-        said = f"bucket 'no-such-bucket' at {atomic_server.url}: NoSuchBucket: create the bucket"
+        said = (
+            f"bucket 'no-such-bucket' at {atomic_server.url}: NoSuchBucket: .*; create the bucket"
+        )
         with pytest.raises(StorageError, match=said):
             await start(storage, "run-1")
         with pytest.raises(StorageError, match=said):
@@ -103,15 +117,147 @@ async def test_a_missing_bucket_is_named(atomic_server: S3Server) -> None:
             [name async for name in storage.list_runs()]
 
 
-async def test_a_refused_connection_names_bucket_and_endpoint() -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_a_refused_connection_names_bucket_and_endpoint(host: str) -> None:
     """The commonest mistake, a store that is not running, would read as a botocore riddle."""
-    url = f"http://127.0.0.1:{free_port()}"
+    url = f"http://{host}:{free_port()}"
+    said = f"bucket 'some-bucket' at {url}: connection refused: nothing listens there"
     async with S3ObjectStoreClient("some-bucket", endpoint_url=url) as client:
-        with pytest.raises(StorageError, match=f"bucket 'some-bucket' at {url}: .*onnect"):
+        with pytest.raises(StorageError, match=said):
             await client.get_object("k")
-        with pytest.raises(StorageError, match=f"bucket 'some-bucket' at {url}") as caught:
+        with pytest.raises(StorageError, match=said) as caught:
             await client.put_object("k", b"1", None)
         assert caught.value.rolled_back is False
+
+
+async def test_a_host_that_is_not_known_is_named() -> None:
+    """A typo in the endpoint or the region would read as a network that is down."""
+    url = "http://no-such-host.invalid:1"
+    async with S3ObjectStoreClient("some-bucket", endpoint_url=url) as client:
+        with pytest.raises(StorageError, match=f"at {url}: its host name is not known: .*region"):
+            await client.get_object("k")
+
+
+@contextmanager
+def tls_server(directory: Path) -> Iterator[str]:
+    """Accept TLS connections, with a certificate that nobody has signed, and say nothing."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a test")])
+    now = datetime.datetime.now(datetime.UTC)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    file = directory / "server.pem"
+    file.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        + certificate.public_bytes(serialization.Encoding.PEM)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+
+    def serve() -> None:
+        while True:
+            try:
+                accepted, _ = listener.accept()
+            except OSError:
+                return
+            try:
+                context.wrap_socket(accepted, server_side=True).close()
+            except OSError:
+                accepted.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"https://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(30)
+
+
+async def test_a_certificate_that_is_not_trusted_is_named_and_nothing_is_repeated(
+    tmp_path: Path,
+) -> None:
+    """A store of one's own would read as a network that is down, and be asked for half a minute."""
+    with tls_server(tmp_path) as url:
+        async with S3ObjectStoreClient("some-bucket", endpoint_url=url) as client:
+            said = f"at {url}: the server's certificate is not trusted: .*AWS_CA_BUNDLE"
+            with pytest.raises(StorageError, match=said) as caught:
+                await RemoteStorage(client).read_all("run-1")
+            assert "no usable answer for" not in str(caught.value)
+            with pytest.raises(StorageError, match=said) as caught:
+                await client.put_object("k", b"1", None)
+            assert caught.value.rolled_back
+
+
+async def test_tls_at_a_port_without_it_is_named(atomic_server: S3Server) -> None:
+    """An https:// that should be http:// would read as a network that is down."""
+    url = atomic_server.url.replace("http:", "https:")
+    async with S3ObjectStoreClient("some-bucket", endpoint_url=url) as client:
+        with pytest.raises(StorageError, match=f"at {url}: the server does not speak TLS"):
+            await client.get_object("k")
+
+
+async def test_a_redirect_says_where_the_bucket_is(
+    bucket: str, proxy: Proxy, atomic_server: S3Server
+) -> None:
+    """A bucket of another region would read as one that is not there."""
+    said = b"<Error><Code>PermanentRedirect</Code><Message>use the other</Message></Error>"
+    head = b"HTTP/1.1 301 Moved\r\nx-amz-bucket-region: eu-west-3\r\nContent-Length: %d\r\n\r\n"
+    elsewhere = Fault(forwards=0, raw=head % len(said) + said)
+    https = Fault(
+        forwards=0,
+        raw=b"HTTP/1.1 307 Go\r\nLocation: https://s3.example/\r\nContent-Length: 0\r\n\r\n",
+    )
+    async with S3ObjectStoreClient(bucket, endpoint_url=proxy.url) as client:
+        for fault, says in (
+            (elsewhere, "use the other; the bucket is in another region.*region eu-west-3"),
+            (https, "it redirects to https://s3.example/; set endpoint_url"),
+        ):
+            proxy.choose = lambda _, fault=fault: fault
+            with pytest.raises(StorageError, match=says) as caught:
+                await RemoteStorage(client).read_all("run-1")
+            assert caught.value.rolled_back
+            with pytest.raises(StorageError, match=says) as caught:
+                await client.put_object("k", b"1", None)
+            assert caught.value.rolled_back
+
+
+async def test_a_store_that_is_silent_from_the_start_is_given_up_soon(
+    bucket: str, proxy: Proxy, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistyped port would be asked for half a minute; a restart at hand would be no excuse."""
+    assert remote_storage.FIRST_CONTACT == 5.0
+    monkeypatch.setattr(remote_storage, "FIRST_CONTACT", 0.0)
+    async with S3ObjectStoreClient(bucket, endpoint_url=proxy.url) as client:
+        storage = RemoteStorage(client)
+        proxy.script(SLOW_DOWN, method="GET")
+        with pytest.raises(StorageError, match="no usable answer for"):
+            await storage.read_all("run-1")
+        proxy.script(SLOW_DOWN, method="GET")
+        with pytest.raises(StorageError, match="no usable answer for"):
+            await storage.append("run-1", StartEntry(session=1, timestamp=STAMP))
+        proxy.script(SLOW_DOWN, method="GET")
+        with pytest.raises(StorageError, match="no usable answer for"):
+            [name async for name in storage.list_runs()]
+        assert await storage.read_all("run-1") == []
+        proxy.script(SLOW_DOWN, SLOW_DOWN, method="GET")
+        assert await storage.read_all("run-1") == [], "it has answered: this is an outage"
+        proxy.script(SLOW_DOWN, SLOW_DOWN, method="GET")
+        assert [name async for name in storage.list_runs()] == []
+        assert proxy.unused() == 0
 
 
 async def test_missing_credentials_are_named(
@@ -136,7 +282,7 @@ async def test_each_refusal_says_what_to_do(
     async with S3ObjectStoreClient(bucket, endpoint_url=proxy.url) as client:
         storage = RemoteStorage(client)
         for (status, code), advice in REFUSALS.items():
-            said = f"bucket '{bucket}' at {proxy.url}: {code}: .*{advice}"
+            said = f"bucket '{bucket}' at {proxy.url}: {code}: scripted {code}; .*{advice}"
             proxy.script(refusal(status, code), method="GET")
             with pytest.raises(StorageError, match=said):
                 await start(storage, "run-1")
@@ -153,11 +299,25 @@ async def test_each_refusal_says_what_to_do(
 async def test_an_unusable_setting_is_a_clear_error(bucket: str) -> None:
     """A ValueError or TypeError from deep inside botocore would escape as if it were ours."""
     async with S3ObjectStoreClient(bucket, endpoint_url="no url") as client:
-        with pytest.raises(StorageError, match=f"cannot open .*bucket '{bucket}'.*no url"):
+        with pytest.raises(UsageError, match=f"cannot open .*bucket '{bucket}'.*no url"):
             await client.get_object("k")
     async with S3ObjectStoreClient(bucket, no_such_setting=1) as client:
-        with pytest.raises((UsageError, StorageError), match="no_such_setting"):
-            await client.get_object("k")
+        with pytest.raises(UsageError, match="no_such_setting"):
+            await RemoteStorage(client).read_all("run-1")
+    async with S3ObjectStoreClient(bucket, region_name="no region") as client:
+        with pytest.raises(UsageError, match="no region"):
+            await client.put_object("k", b"1", None)
+    async with S3ObjectStoreClient("no bucket") as client:
+        with pytest.raises(UsageError, match="no bucket"):
+            await start(RemoteStorage(client), "run-1")
+    for timeout in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(UsageError, match="timeout is a number of seconds"):
+            S3ObjectStoreClient(bucket, timeout=timeout)
+    for patience in (-1.0, math.nan):
+        with pytest.raises(UsageError, match="patience is a number of seconds"):
+            RemoteStorage(S3ObjectStoreClient(bucket), patience=patience)
+    with pytest.raises(UsageError, match=r"no client of an object store.*S3ObjectStoreClient"):
+        RemoteStorage("s3://bucket")  # type: ignore[arg-type]
 
 
 def test_a_missing_aioboto3_names_the_extra() -> None:

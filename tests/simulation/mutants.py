@@ -85,7 +85,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ON_STORE,
         (ObjectWriter,),
         "handle",
-        "                    self._cause = command.error\n",
+        "                    self._outage.fail(command.error, now)\n",
         "                    return self._landed('unknown')\n",
     ),
     Mutant(
@@ -93,7 +93,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ON_STORE,
         (ObjectWriter,),
         "handle",
-        "                    self._cause = command.error\n",
+        "                    self._outage.fail(command.error, now)\n",
         "                    return self._refuse(StorageError('timeout', rolled_back=True))\n",
     ),
     Mutant(

@@ -178,6 +178,10 @@ async def _sleep(seconds: float) -> None:
     _world().sleep(seconds)
 
 
+def _current_time() -> float:
+    return _world().elapsed
+
+
 async def _read_in_thread(function: Callable[[], Any]) -> Any:
     return function()
 
@@ -216,7 +220,7 @@ def wired() -> Iterator[None]:
         (local_storage, "_STORAGES", set()),
         (remote_storage, "perform", _perform),
         (remote_storage, "spawn", _spawn),
-        (remote_storage, "anyio", SimpleNamespace(sleep=_sleep)),
+        (remote_storage, "anyio", SimpleNamespace(sleep=_sleep, current_time=_current_time)),
         (remote_storage, "random", lambda: 0.5),
         (run, "CancelScope", _Scope),
         (run, "Event", _Event),
