@@ -10,8 +10,8 @@ import pytest
 from anyio import create_task_group, wait_all_tasks_blocked
 
 from kassette import StorageError, UsageError
-from kassette_io import RemoteStorage
-from tests.io.object_stores import Client, Fault, Gate, journal
+from kassette_io import RemoteStorage, remote_storage, start
+from tests.io.object_stores import Client, ClosingClient, Fault, Gate, journal
 from tests.io.stories import opening, recording
 
 pytestmark = pytest.mark.anyio
@@ -97,6 +97,33 @@ async def test_d12_a_refused_fork_does_not_take_down_what_waits_behind_it() -> N
     assert len(journal(client, KEY)) == 3
 
 
+async def test_what_a_read_has_found_is_used_by_the_next_session_alone() -> None:
+    """Every later session would open on what is long out of date, and pay for a put in vain."""
+    client = Client()
+    storage = RemoteStorage(client)
+    await storage.append("run-1", opening())
+    await storage.release("run-1", 1)
+    await storage.read_all("run-1")
+    assert await storage.append("run-1", opening(2)) == 1
+    await storage.release("run-1", 2)
+    await RemoteStorage(client).append("run-1", recording("theirs", session=2))
+    client.take_log()
+    assert await storage.append("run-1", opening(3)) == 3
+    assert client.take_log() == ["get", "put"]
+
+
+async def test_what_a_read_has_found_does_not_replace_what_an_open_session_knows() -> None:
+    """An open session would append to what somebody had read before its last entry."""
+    client = Client()
+    storage = RemoteStorage(client)
+    await storage.append("run-1", opening())
+    await storage.read_all("run-1")
+    await storage.append("run-1", recording("one"))
+    client.take_log()
+    assert await storage.append("run-1", opening(2)) == 2
+    assert client.take_log() == ["put"]
+
+
 async def test_a_late_append_of_a_released_session_keeps_no_journal_in_memory() -> None:
     """A server would keep the journal of every run that ended with a step under way."""
     storage = RemoteStorage(Client())
@@ -128,6 +155,40 @@ async def test_d9_only_slashes_are_taken_from_a_prefix(prefix: str) -> None:
     assert list(client.store.objects) == [f"{prefix.strip('/')}/{KEY}"]
 
 
+def test_no_opening_that_is_closed_by_hand_leaves_a_writer() -> None:
+    """A server whose clients go away would keep the journals that they were about to open.
+
+    Three of them open one run, each having read what the one before it wrote; all are closed while
+    the first one's answer is on its way.
+    """
+
+    async def main() -> None:
+        client = Client()
+        storage = RemoteStorage(client)
+        openings = []
+        gates = []
+        for session in (1, 2, 3):
+            gates.append(Gate(landed=True))
+            if session == 1:
+                client.gate = gates[0]
+            append = storage.append("run-1", opening(session))
+            waits_for = append.send(None)
+            while session == 1 and not gates[0].reached.is_set():
+                await asyncio.sleep(0)
+            openings.append((append, waits_for))
+        for append, _ in openings:
+            append.close()
+        gates[0].opened.set()
+        while storage._writers:
+            if all(each.served_on is None for each in storage._writers.values()):
+                break
+            await asyncio.sleep(0)
+        assert storage._writers == {}
+        assert len(journal(client, KEY)) == 3
+
+    asyncio.run(main())
+
+
 def test_an_append_that_is_closed_by_hand_is_silent() -> None:
     """Closing a coroutine would raise an error of the library's own."""
 
@@ -143,6 +204,58 @@ def test_an_append_that_is_closed_by_hand_is_silent() -> None:
         gate.opened.set()
 
     asyncio.run(main())
+
+
+# --- storages that share a client -----------------------------------------------------------
+
+
+async def test_a_client_is_closed_with_the_last_of_its_storages() -> None:
+    """Closing one storage would take the client from under the sessions of another, or leak it."""
+    client = ClosingClient()
+    one, other = RemoteStorage(client, prefix="a"), RemoteStorage(client, prefix="b")
+    async with await start(other, "run-1") as run:
+        async with one:
+            await (await start(one, "run-1")).complete()
+        assert not client.closed
+        await run.complete()
+    await other.aclose()
+    assert client.closed
+
+
+async def test_a_storage_that_is_gone_holds_no_client_open() -> None:
+    """A storage that somebody made for one look would keep the client from ever being closed."""
+    client = ClosingClient()
+    async with RemoteStorage(client):
+        await RemoteStorage(client).read_all("run-1")
+        gc.collect()
+    assert client.closed
+
+
+async def test_a_storage_may_be_closed_twice_and_opened_again() -> None:
+    """Its second life would end with the client left open, or closed under another storage."""
+    client = ClosingClient()
+    one, other = RemoteStorage(client), RemoteStorage(client)
+    await one.aclose()
+    await one.aclose()
+    assert not client.closed
+    async with one:
+        await other.aclose()
+        assert not client.closed
+    assert client.closed
+    client.closed = False
+    async with other:
+        pass
+    assert client.closed
+    assert remote_storage._OPEN.get(id(client)) is None
+
+
+async def test_storages_of_different_clients_do_not_wait_for_each_other() -> None:
+    """A client would stay open because of somebody else's."""
+    clients = ClosingClient(), ClosingClient()
+    storages = [RemoteStorage(each) for each in clients]
+    await storages[0].aclose()
+    assert [each.closed for each in clients] == [True, False]
+    await storages[1].aclose()
 
 
 def test_a_loop_that_is_closed_in_the_middle_of_a_put_is_not_waited_for() -> None:

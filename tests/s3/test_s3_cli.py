@@ -13,6 +13,7 @@ import pytest
 
 from kassette_io import open_storage, start
 
+from .proxy import BARE_404, CLOSED_BEFORE, PAGE_404, SLOW_DOWN, Proxy
 from .servers import S3Server, free_port
 from .support import PREFIX, journal, step_ids
 
@@ -186,3 +187,29 @@ def test_check_proves_the_store(url: str) -> None:
     assert refused.returncode == 1
     assert refused.stdout == ""
     assert "NoSuchBucket" in refused.stderr
+    assert "scratch" not in refused.stderr, "nothing was written, so nothing stays"
+    assert refused.stderr.count("\n") == 1
+
+
+def test_a_prefix_is_no_run(url: str, bucket: str) -> None:
+    """A root one level too high would show its prefixes as runs, and a typo as an unsettled one."""
+    above = f"s3://{bucket}"
+    assert answers("--storage", above, "list") == []
+    for verb in (["status"], ["dump"], ["timeline"], ["steps"], ["dump", "--follow"]):
+        refused = kassette("--storage", above, verb[0], PREFIX, *verb[1:])
+        assert (refused.returncode, refused.stdout) == (1, ""), verb
+        assert f"there is no run '{PREFIX}'" in refused.stderr
+
+
+def test_the_command_outlasts_a_server_that_restarts(
+    bucket: str, proxy: Proxy, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look at a run would fail, or tell of a run that is not there, because a server restarts."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
+    for fault in (CLOSED_BEFORE, BARE_404, PAGE_404, SLOW_DOWN):
+        proxy.script(fault, fault, method="GET")
+        (status,) = answers("--storage", url, "status", "run-1")
+        assert status["status"] == "completed"
+        proxy.script(fault, fault, method="GET")
+        assert answers("--storage", url, "list") == [{"runId": "run-1"}, {"runId": "run-2"}]
+        assert proxy.unused() == 0
