@@ -100,6 +100,7 @@ if TYPE_CHECKING:
         SuspendError as SuspendError,
         TerminalRunError as TerminalRunError,
         UsageError as UsageError,
+        ValueRefusedError as ValueRefusedError,
         VersionMismatchError as VersionMismatchError,
         WriteContentionError as WriteContentionError,
         is_precondition_failed_error as is_precondition_failed_error,
@@ -160,7 +161,7 @@ _NAMES = {
         "EventPendingError FencedError InternalError JournalCorruptionError KassetteError "
         "MetadataMismatchError PreconditionFailedError ReplayMismatchError "
         "RunCancelledError SessionClosedError StorageError SuspendError SuspendedError "
-        "TerminalRunError UsageError VersionMismatchError WriteContentionError "
+        "TerminalRunError UsageError ValueRefusedError VersionMismatchError WriteContentionError "
         "is_precondition_failed_error is_suspend_error"
     ),
     "kassette.forking": ("plan_fork"),

@@ -7,6 +7,7 @@ The tree says who acts next:
     ├── UsageError                     you: the call was wrong, nothing was written
     │   ├── TerminalRunError           you: the run is over; a dispatcher may treat it as done
     │   ├── MetadataMismatchError      you: recover with the input the run began with
+    │   ├── ValueRefusedError          you: a value is not JSON or not of its declared type
     │   └── EventPendingError          you: deliver the event with ``resume``
     ├── SuspendedError                 your workflow: it swallowed a SuspendError
     ├── SessionClosedError             your workflow: it used a session that had ended
@@ -107,6 +108,15 @@ class MetadataMismatchError(UsageError):
         )
         self.stored_metadata = stored_metadata
         self.provided_metadata = provided_metadata
+
+
+@final
+class ValueRefusedError(UsageError):
+    """A value that the journal cannot hold, or a recorded one that its declared type cannot read.
+
+    A mistake in using kassette, or of a deploy, and never the workflow's failure: a workflow that
+    lets it escape leaves its run open, so that mended code can go on (D3.3, D3.4).
+    """
 
 
 @final

@@ -15,7 +15,7 @@ from typing import Any, NoReturn, cast
 
 import orjson
 
-from kassette.errors import UsageError
+from kassette.errors import ValueRefusedError
 
 _STRICT = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 _MIN_INT, _MAX_INT = -(2**63), 2**64 - 1
@@ -31,10 +31,10 @@ def encode_value(value: object, what: str = "value") -> bytes:
 def settle_value(value: object, what: str = "value") -> tuple[bytes, Any]:
     """Write a JSON value compactly; give that and what it reads back as.
 
-    ``what`` begins the path in the message, for example ``result of step 'llm'``. Raises UsageError
-    for anything that would not come back as it is: NaN and infinities, integers beyond 64 bits,
-    keys that are not strings, lone surrogates, cycles, nesting beyond 254 levels, and every type
-    that JSON does not have.
+    ``what`` begins the path in the message, for example ``result of step 'llm'``. Raises
+    ValueRefusedError for anything that would not come back as it is: NaN and infinities, integers
+    beyond 64 bits, keys that are not strings, lone surrogates, cycles, nesting beyond 254 levels,
+    and every type that JSON does not have.
     """
     try:
         raw = orjson.dumps(value, option=_STRICT)
@@ -43,7 +43,7 @@ def settle_value(value: object, what: str = "value") -> tuple[bytes, Any]:
             return raw, settled
     except (orjson.JSONEncodeError, orjson.JSONDecodeError, RecursionError) as error:
         _explain(value, what)
-        raise UsageError(f"{what} cannot be written as JSON: {error}") from error
+        raise ValueRefusedError(f"{what} cannot be written as JSON: {error}") from error
     _explain(value, what)
     return raw, settled
 
@@ -53,7 +53,7 @@ def _explain(value: object, what: str) -> None:
     try:
         _check(value, what, ())
     except RecursionError as error:
-        raise UsageError(f"{what} is nested too deeply for the stack at hand") from error
+        raise ValueRefusedError(f"{what} is nested too deeply for the stack at hand") from error
 
 
 def decode_value(raw: bytes) -> Any:
@@ -162,4 +162,4 @@ def _descend(value: object, path: str, above: tuple[int, ...]) -> tuple[int, ...
 
 
 def _refuse(path: str, why: str) -> NoReturn:
-    raise UsageError(f"{path} {why}. Nothing was written")
+    raise ValueRefusedError(f"{path} {why}. Nothing was written")

@@ -27,7 +27,7 @@ from kassette.entries import SuspendEntry
 from kassette.errors import SuspendedError, SuspendError, UsageError
 from kassette.naming import BranchPath, check_branch_key, check_event_name, check_label
 from kassette.replay import Recorded
-from kassette.timestamps import deadline_of, format_timestamp
+from kassette.timestamps import deadline_of
 
 
 class _Wait(NamedTuple):

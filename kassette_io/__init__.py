@@ -9,7 +9,7 @@ A map for newcomers:
 - ``storage``    what a storage promises; ``local_storage``, ``remote_storage`` and
   ``memory_storage`` keep it
 - ``object_store``, ``s3``  what ``remote_storage`` needs of a store, and S3 as one
-- ``typed``      values of declared types, through pydantic
+- ``typed``      values of declared types: what the journal holds of them, how they come back
 - ``results``, ``urls``  what came of a workflow; storage by URL
 - ``testing``    workflows crashed everywhere, or replayed from a journal; a suite for storages
 - ``pytest_plugin``  the fixture ``kassette_journal`` and its options
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         SuspendError as SuspendError,
         TerminalRunError as TerminalRunError,
         UsageError as UsageError,
+        ValueRefusedError as ValueRefusedError,
         VersionMismatchError as VersionMismatchError,
         WriteContentionError as WriteContentionError,
         is_precondition_failed_error as is_precondition_failed_error,
@@ -106,6 +107,9 @@ if TYPE_CHECKING:
         SessionStorage as SessionStorage,
         Storage as Storage,
     )
+    from kassette_io.typed import (
+        ValueCodec as ValueCodec,
+    )
     from kassette_io.urls import (
         open_storage as open_storage,
     )
@@ -123,8 +127,8 @@ _NAMES = {
         "EventPendingError FencedError InternalError JournalCorruptionError KassetteError "
         "MetadataMismatchError PreconditionFailedError ReplayMismatchError "
         "RunCancelledError SessionClosedError StorageError SuspendError SuspendedError "
-        "TerminalRunError UsageError VersionMismatchError WriteContentionError "
-        "is_precondition_failed_error is_suspend_error"
+        "TerminalRunError UsageError ValueRefusedError VersionMismatchError "
+        "WriteContentionError is_precondition_failed_error is_suspend_error"
     ),
     "kassette.retry": ("Retry"),
     "kassette.status": (
@@ -140,6 +144,7 @@ _NAMES = {
     "kassette_io.results": ("Failed RunResult Success Suspended"),
     "kassette_io.run": ("Run"),
     "kassette_io.storage": ("SessionStorage Storage"),
+    "kassette_io.typed": ("ValueCodec"),
     "kassette_io.urls": ("open_storage"),
     "kassette_io.workflows": ("Workflow workflow"),
 }

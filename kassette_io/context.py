@@ -34,10 +34,10 @@ from kassette_io._waiting import current_task
 from kassette_io.branches import Block
 from kassette_io.calling import Call
 from kassette_io.run import OnReplay, Run
-from kassette_io.typed import TypedValue
+from kassette_io.typed import TypedValue, ValueCodec
 
 T = TypeVar("T")
-Events = Callable[[str], TypedValue[Any] | None]
+Events = Callable[[str], TypedValue | None]
 
 _CURRENT: ContextVar[tuple[Run, BranchPath] | None] = ContextVar("kassette_branch", default=None)
 
@@ -72,7 +72,7 @@ class Context:
         retry: Retry | None = None,
         timeout: float | None = None,
         on_replay: OnReplay[T] | None = None,
-        result_type: type[T] | None = None,
+        result_type: type[T] | ValueCodec[T] | None = None,
         interchangeable: bool = False,
     ) -> T: ...
 
@@ -85,9 +85,22 @@ class Context:
         retry: Retry | None = None,
         timeout: float | None = None,
         on_replay: OnReplay[T] | None = None,
-        result_type: type[T] | None = None,
+        result_type: type[T] | ValueCodec[T] | None = None,
         interchangeable: bool = False,
     ) -> T: ...
+
+    @overload
+    async def step(
+        self,
+        name: str,
+        fn: Callable[..., Any],
+        *args: Any,
+        retry: Retry | None = None,
+        timeout: float | None = None,
+        on_replay: OnReplay[Any] | None = None,
+        result_type: Any,
+        interchangeable: bool = False,
+    ) -> Any: ...
 
     async def step(
         self,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from kassette import (
     UNSET,
+    Entry,
     Machine,
     Resume,
     Start,
     Unset,
-    UsageError,
     check_run_id,
     plan_fork,
 )
@@ -118,22 +119,22 @@ def start_command(metadata: object | Unset, version: str | None) -> Start:
 
 
 async def open_session(
-    storage: Storage, run_id: str, command: Start | Resume, *, must_exist: bool = False
+    storage: Storage,
+    run_id: str,
+    command: Start | Resume,
+    *,
+    revise: Callable[[Start, Sequence[Entry]], Start] | None = None,
 ) -> Run:
     """Read the journal, then open a session as ``command`` says.
 
-    Raises UsageError if the run ``must_exist`` and has no journal.
+    ``revise`` may change a ``Start`` by what the journal holds, or refuse it.
     """
     run_id = check_run_id(run_id)
     sessions = as_session_storage(storage)
     with naming_run(run_id):
         entries = await sessions.read_all(run_id)
-    if must_exist and not entries:
-        raise UsageError(
-            f"run {run_id!r} is new, so it needs the input that the workflow takes "
-            "(None is a value)",
-            run_id=run_id,
-        )
+        if revise is not None and isinstance(command, Start):
+            command = revise(command, entries)
     run = Run(Machine(run_id, entries), sessions)
     await run.open(command)
     return run

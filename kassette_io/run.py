@@ -62,6 +62,7 @@ from kassette import (
     StepSucceeded,
     SuspendError,
     UsageError,
+    ValueRefusedError,
     WaitForEvent,
 )
 from kassette.errors import naming_run
@@ -70,7 +71,7 @@ from kassette_io import _clock
 from kassette_io._waiting import checkpoint_if_cancelled, current_task, fly
 from kassette_io.calling import Call, Flight, in_context, new_context
 from kassette_io.storage import BatchStorage, SessionStorage
-from kassette_io.typed import TypedValue, annotated_value, typed_value
+from kassette_io.typed import TypedValue, ValueCodec, annotated_value, typed_value
 
 T = TypeVar("T")
 
@@ -147,7 +148,7 @@ class Run:
         fn: Callable[..., Awaitable[T]],
         *args: Any,
         on_replay: OnReplay[T] | None = None,
-        result_type: type[T] | None = None,
+        result_type: type[T] | ValueCodec[T] | None = None,
         interchangeable: bool = False,
     ) -> T: ...
 
@@ -158,9 +159,20 @@ class Run:
         fn: Callable[..., T],
         *args: Any,
         on_replay: OnReplay[T] | None = None,
-        result_type: type[T] | None = None,
+        result_type: type[T] | ValueCodec[T] | None = None,
         interchangeable: bool = False,
     ) -> T: ...
+
+    @overload
+    async def record(
+        self,
+        name: str,
+        fn: Callable[..., Any],
+        *args: Any,
+        on_replay: OnReplay[Any] | None = None,
+        result_type: Any,
+        interchangeable: bool = False,
+    ) -> Any: ...
 
     def record(
         self,
@@ -181,12 +193,14 @@ class Run:
         ``fn`` may be sync (it runs in the event loop) or async; it runs in a copy of the current
         context and must not use the run. ``on_replay`` is called with a replayed result before it
         is returned; what it raises is logged. What is returned is what the journal holds (D3),
-        rebuilt as ``result_type`` or as ``fn``'s return annotation where that is not plain JSON.
+        checked against ``result_type``, a type or a ``ValueCodec``, or else against ``fn``'s return
+        annotation, and rebuilt as that where it is not plain JSON.
 
-        Raises whatever ``fn`` raises (nothing is recorded then), UsageError for a bad name, a call
-        that overlaps another or is made inside of a step, or a result that JSON cannot hold,
-        SuspendError where another task of the session has suspended, ReplayMismatchError,
-        FencedError, StorageError, SuspendedError, SessionClosedError.
+        Raises whatever ``fn`` raises (nothing is recorded then), UsageError for a bad name, or a
+        call that overlaps another or is made inside of a step, ValueRefusedError for a result that
+        cannot be kept as it is or a recorded one that no longer fits, SuspendError where another
+        task of the session has suspended, ReplayMismatchError, FencedError, StorageError,
+        SuspendedError, SessionClosedError.
         """
         return self.record_at(
             (),
@@ -258,7 +272,7 @@ class Run:
                 "on_replay raised in run %r; the result stands", self.run_id
             )
 
-    def _typed(self, name: str, fn: Callable[..., Any], result_type: Any) -> TypedValue[Any] | None:
+    def _typed(self, name: str, fn: Callable[..., Any], result_type: Any) -> TypedValue | None:
         if not callable(fn):
             if inspect.iscoroutine(fn):
                 fn.close()
@@ -276,7 +290,7 @@ class Run:
             return typed_value(result_type)
 
     async def _run_step(
-        self, path: BranchPath, call: Call, typed: TypedValue[Any] | None, *, alone: bool
+        self, path: BranchPath, call: Call, typed: TypedValue | None, *, alone: bool
     ) -> Any:
         step_id = call.step_id
         try:
@@ -286,15 +300,19 @@ class Run:
                 result = await in_context(context, call.perform())
             else:
                 result = await self._fly(path, call, context)
-            if typed is not None:
-                with naming_run(self.run_id):
-                    result = typed.to_plain(result, f"the result of step {step_id!r}")
-            effects = self._handle(StepSucceeded(step_id, result))
+            kept = None
+            try:
+                if typed is not None:
+                    kept = typed.keep(result, f"the result of step {step_id!r}")
+                plain = result if kept is None else kept.plain
+                effects = self._handle(StepSucceeded(step_id, plain))
+            except ValueRefusedError as refused:
+                raise _after_the_call(refused, self.run_id) from refused.__cause__
         except BaseException as error:
             await self._report_failure(StepFailed(step_id), error)
             raise
         settled = cast("Return", await self._perform(effects))
-        return settled.result if typed is None else self._value_of(settled.entry, typed)
+        return settled.result if kept is None else kept.value
 
     async def _fly(self, path: BranchPath, call: Call, context: Context) -> Any:
         flight = Flight(path, held=self._machine.has_suspended(path))
@@ -304,7 +322,7 @@ class Run:
         finally:
             self._flights.discard(flight)
 
-    def _value_of(self, entry: StepEntry, typed: TypedValue[Any] | None) -> Any:
+    def _value_of(self, entry: StepEntry, typed: TypedValue | None) -> Any:
         if typed is None:
             return entry.result
         with naming_run(self.run_id):
@@ -331,7 +349,7 @@ class Run:
         name: str,
         timeout: Timeout | None,
         reason: str | None,
-        typed: TypedValue[Any] | None,
+        typed: TypedValue | None,
     ) -> Any:
         """Do as ``wait_for_event`` on branch ``path``."""
         effects = self._handle(WaitForEvent(name, timeout, reason, path, _caller(current_task())))
@@ -554,6 +572,15 @@ class Run:
             await self._report_failure(LoadFailed(error), error)
             raise
         return self._handle(Loaded(entries))
+
+
+def _after_the_call(refused: ValueRefusedError, run_id: str) -> ValueRefusedError:
+    """Say that the step's function has run: its call may have been paid for (D3.3)."""
+    return ValueRefusedError(
+        f"{refused}: the step's function was called, and its result is not recorded. The run stays "
+        "open; with code that returns what can be kept, start it again, and the step runs again",
+        run_id=run_id,
+    )
 
 
 def _caller(task: Any) -> Hashable:

@@ -1,167 +1,271 @@
-"""Values of declared types, written as JSON and rebuilt through pydantic; plain JSON passes by.
+"""Values of declared types: what the journal holds of them, and how they come back.
 
-Rule (D3): a value is rebuilt from what the journal holds on both paths, live and replayed. pydantic
-is imported only when a declared type is not plain JSON.
+The rule (D3): what a step gives is rebuilt from what the journal holds, live and replayed. So a
+value is written only if what will be rebuilt is the value that was given (D3.1).
+
+What is decided from the declared type: whether it is JSON's own, the structure, which part is
+judged by what, and how a recorded value is read. What is decided from the value: the variant of a
+union, which fields of a provider's answer were received, and whether all of it comes back. Nothing
+else: the journal holds no class names, so a type can be moved and renamed, and a journal runs no
+code.
+
+Where to look:
+- ``_annotations``  what a function's annotation says (D3.6)
+- ``_type_forms``   the forms that declared types come in
+- ``_json_types``   types that are JSON: checked, never converted, no pydantic (D3.1b, D3.2)
+- ``_shapes``, ``_containers``  the structure of the others, unions among them
+- ``_compiling``    which of them a declared type is made of
+- ``_models``       pydantic's part, and the models that SDKs build (D3.3)
+- ``_sameness``     whether what was rebuilt is what was given (D3.1)
+
+A value is written as its type says, read back from these bytes, and compared. If that fails, once
+more with models written field by field. If that fails and the value is JSON, it is taken for the
+journal's form of the type, as a webhook's body is, and read; what that gives is written as above.
+Or it is refused, before anything is written.
+
+What it costs: of a type that is JSON's own, a look at each part that the type names, and nothing
+for ``Any``. Of any other type, one writing, one reading and one comparison in Python for each new
+value; the value that was read is the one that the step gives, so it is not read twice. On replay,
+one reading.
+
+A recorded value that no longer fits is an error of the deploy and not of the workflow: it goes to
+the caller, and the run stays open (D3.4).
 """
 
 from __future__ import annotations
 
 import functools
-import re
-import types
 from collections.abc import Callable
-from typing import Any, Final, Generic, TypeVar, Union, cast, final, get_args, get_origin
-from weakref import WeakKeyDictionary
+from typing import Any, NamedTuple, Protocol, TypeVar, cast, final
 
-from kassette import UsageError
-from kassette.values import encode_value
+from kassette import UsageError, ValueRefusedError
+from kassette.values import decode_value, encode_value, json_equal
+from kassette_io._annotations import annotation, returned
+from kassette_io._json_types import Check, Misfit, NotJson, anything, json_check
+from kassette_io._type_forms import is_codec, is_dict, is_list, spelled
 
 T = TypeVar("T")
 
-_PLAIN_NAMES: Final = frozenset(
-    {"str", "int", "float", "bool", "None", "dict", "list", "object", "Any", "Optional", "Union"}
-)
-_PLAIN: Final = frozenset({str, int, float, bool, type(None), None, dict, list, object, Any})
+
+class ValueCodec(Protocol[T]):
+    """A way of one's own to keep values: for ``result_type``, ``events`` and ``Annotated``.
+
+    ``to_json`` gives JSON for a value, ``from_json`` the value again: of the same type, equal to it
+    if it has an equality, and written as the same JSON. What else counts as content is the codec's
+    to say. Whatever they raise becomes a ValueRefusedError with its cause.
+    """
+
+    def to_json(self, value: T, /) -> Any:
+        """Return what the journal shall hold of ``value``: JSON."""
+        ...
+
+    def from_json(self, plain: Any, /) -> T:
+        """Return the value that ``plain``, as it was journaled, stands for."""
+        ...
+
+
+class Kept(NamedTuple):
+    """A value that may be journaled: as ``plain`` JSON, which comes back as ``value``."""
+
+    plain: Any
+    value: Any
+
+
+class _Changed(Misfit):
+    """A value of the type that would come back as another one."""
 
 
 @final
-class TypedValue(Generic[T]):
-    """One declared type. Made by ``typed_value``."""
+class TypedValue:
+    """One declared type. Made by ``typed_value`` and ``annotated_value``."""
 
-    def __init__(self, adapter: Any, declared: object) -> None:
-        self._adapter = adapter
-        self._declared = getattr(declared, "__name__", None) or str(declared)
+    def __init__(self, declared: Any, check: Check | None) -> None:
+        self._declared = declared
+        self._check = check
+        if check is None:
+            from kassette_io._compiling import shape_of
 
-    def to_plain(self, value: object, what: str) -> Any:
-        """Give ``value`` as plain JSON that ``rebuild`` will take back.
+            self._shape = shape_of(declared)
 
-        Raises UsageError, naming ``what``, if it does not fit or would not come back.
+    def keep(self, value: Any, what: str) -> Kept | None:
+        """Return how ``value`` is kept; None if it is JSON of a type that is, to be kept as it is.
+
+        Raises ValueRefusedError, naming ``what`` and the path, if it is not of the declared type or
+        would not come back as it is.
         """
-        from pydantic import ValidationError
-        from pydantic_core import PydanticSerializationError
-
+        if self._check is None:
+            return self._kept(value, what)
         try:
-            fitting = self._adapter.validate_python(value)
-            plain = self._adapter.dump_python(fitting, mode="json", by_alias=True, warnings="error")
-        except (ValidationError, PydanticSerializationError) as error:
-            raise UsageError(
-                f"{what} does not fit its declared type {self._declared}: {error}"
-            ) from error
-        self.rebuild(encode_value(plain, what), what)
+            self._check(value)
+        except Exception as error:
+            raise self._refusal(error, what) from _cause(error)
+        return None
+
+    def to_plain(self, value: Any, what: str) -> Any:
+        """Return the JSON that ``value`` is kept as. Raises as ``keep`` does."""
+        kept = self.keep(value, what)
+        return value if kept is None else kept.plain
+
+    def rebuild(self, raw: bytes, what: str) -> Any:
+        """Return the value that the journal's text ``raw`` stands for.
+
+        Raises ValueRefusedError, naming ``what`` and the path, if it is not of the declared type.
+        """
+        plain = decode_value(raw)
+        try:
+            if self._check is None:
+                return self._shape.load(plain, given=False)
+            self._check(plain)
+        except Exception as error:
+            found = _found(error)
+            raise ValueRefusedError(
+                f"{what} as journaled does not fit its declared type {self.name}: {found}. The run "
+                "stays open. If the type has changed, go back to the one that fits and start it "
+                "again; or rename the step or bump the version"
+            ) from _cause(error)
         return plain
 
-    def rebuild(self, raw: bytes, what: str) -> T:
-        """Give the value that the journal text ``raw`` stands for, or raise UsageError."""
-        from pydantic import ValidationError
+    def is_same(self, given: Any, recorded: bytes, what: str) -> bool:
+        """Tell whether ``given`` is what the journal's text ``recorded`` stands for (D3.5).
 
+        Raises ValueRefusedError if one of them is not of the declared type.
+        """
+        kept = self.keep(given, what)
+        if json_equal(decode_value(recorded), given if kept is None else kept.plain):
+            return True
+        if kept is None:
+            return False
+        from kassette_io._sameness import difference
+
+        return difference(kept.value, self.rebuild(recorded, what), loosely=True) is None
+
+    @property
+    def name(self) -> str:
+        """The declared type, as its reader knows it."""
+        return (
+            type(self._declared).__name__ if is_codec(self._declared) else spelled(self._declared)
+        )
+
+    def _kept(self, value: Any, what: str) -> Kept:
         try:
-            return cast("T", self._adapter.validate_json(raw))
-        except ValidationError as error:
-            raise UsageError(
-                f"{what} as journaled does not fit its declared type {self._declared}: {error}. "
-                "If the type has changed, rename the step or bump the version"
-            ) from error
+            try:
+                return self._as_its_type(value, what)
+            except _Changed:
+                raise
+            except Exception:
+                if not _is_json(value):
+                    raise
+            return self._as_its_type(self._shape.load(value, given=True), what)
+        except Exception as error:  # of a user's validator or serializer, or a misfit
+            raise self._refusal(error, what) from _cause(error)
+
+    def _as_its_type(self, value: Any, what: str) -> Kept:
+        try:
+            return self._round_trip(value, what, fieldwise=False)
+        except Exception as error:
+            first = error
+        try:
+            return self._round_trip(value, what, fieldwise=True)
+        except Exception:
+            raise first from _cause(first)
+
+    def _round_trip(self, value: Any, what: str, *, fieldwise: bool) -> Kept:
+        from kassette_io._sameness import difference
+        from kassette_io._shapes import Writing
+
+        writing = Writing(fieldwise=fieldwise)
+        plain = self._shape.dump(value, writing)
+        again = self._shape.load(decode_value(encode_value(plain, what)), given=False)
+        found = difference(value, again, trusted=writing.trusted)
+        if found is not None:
+            raise _Changed(found[1], found[0])
+        return Kept(plain, again)
+
+    def _refusal(self, error: Exception, what: str) -> ValueRefusedError:
+        if isinstance(error, ValueRefusedError):
+            return error
+        return ValueRefusedError(
+            f"{what} does not fit its declared type {self.name}: {_found(error)}. "
+            "Nothing was written"
+        )
 
 
-def typed_value(declared: Any) -> TypedValue[Any] | None:
-    """Give the adapter of a type named by the caller; None for plain JSON types.
+def typed_value(declared: Any) -> TypedValue | None:
+    """Return the adapter of a type or codec named by the caller; None for any JSON.
 
-    Raises UsageError without pydantic installed, or for a type that pydantic cannot describe.
+    Raises UsageError without pydantic installed, or for a type that cannot be rebuilt from JSON.
     """
-    if is_plain(declared):
-        return None
     try:
-        return _adapter(declared)
+        return _typed_value(declared)
     except ImportError as error:
         raise UsageError(
             f"{declared!r} needs pydantic to be rebuilt from JSON: pip install 'kassette[pydantic]'"
         ) from error
     except Exception as error:  # pydantic raises several unrelated classes for a bad type
-        raise UsageError(f"{declared!r} cannot be rebuilt from JSON: {error}") from error
+        raise UsageError(
+            f"{declared!r} cannot be rebuilt from JSON: {error}. Name a type that can, or pass a "
+            "codec, an object with to_json and from_json"
+        ) from error
 
 
-def annotated_value(function: Callable[..., object], name: str) -> TypedValue[Any] | None:
-    """Give the adapter of the parameter ``name`` (or ``"return"``) as ``function`` annotates it.
+def annotated_value(function: Callable[..., object], name: str) -> TypedValue | None:
+    """Return the adapter of parameter ``name`` (or ``"return"``) as ``function`` annotates it.
 
-    None where there is no annotation, it is plain JSON, or it cannot be resolved or rebuilt: an
-    annotation is a remark, not a demand.
+    None where it is any JSON, or where it cannot be resolved or rebuilt: an annotation is written
+    for people and type checkers first, so one that says nothing here is no mistake.
     """
-    declared = annotation(function, name)
-    if is_plain(declared):
+    declared = returned(function) if name == "return" else annotation(function, name)
+    if declared is Any:
         return None
     try:
-        return _adapter(declared)
+        return _typed_value(declared)
     except Exception:
         return None
 
 
-def annotation(function: Callable[..., object], name: str) -> Any:
-    """Give the resolved annotation of ``name`` in ``function``, or Any."""
-    if type(function) is not types.FunctionType:
-        function = _function_of(function)
-    raw: object = getattr(function, "__annotations__", {}).get(name, Any)
-    if not isinstance(raw, str):
-        return raw
-    return Any if _reads_plain(raw) else _hints(function).get(name, Any)
-
-
-def _function_of(given: Callable[..., object]) -> Callable[..., object]:
-    """Give the function that a partial, a method or a callable object ends up with."""
-    while isinstance(given, functools.partial):
-        given = cast("functools.partial[object]", given).func
-    if isinstance(given, types.MethodType):
-        return given.__func__
-    if isinstance(given, types.FunctionType):
-        return given
-    return cast("Callable[..., object]", getattr(type(given), "__call__", given))  # noqa: B004
-
-
-_remembered = functools.lru_cache(maxsize=1024)
-"""Bounded: types and annotations may be made while a program runs."""
-
-
-@_remembered
-def _reads_plain(annotation: str) -> bool:
-    """Tell whether an annotation that is a string names nothing but JSON's own types."""
-    return _PLAIN_NAMES.issuperset(re.findall(r"[^][|, ]+", annotation))
-
-
-def _hints(function: Callable[..., object]) -> dict[str, Any]:
-    """Resolve the annotations of ``function``, once."""
-    known = _HINTS.get(function)
-    if known is None:
-        from typing import get_type_hints
-
-        try:
-            known = _HINTS[function] = get_type_hints(function)
-        except Exception:
-            return {}
-    return known
-
-
-_HINTS: WeakKeyDictionary[object, dict[str, Any]] = WeakKeyDictionary()
-
-
-def is_plain(declared: Any) -> bool:
-    """Tell whether ``declared`` is made of JSON's own types, so that nothing has to be rebuilt."""
+def _typed_value(declared: Any) -> TypedValue | None:
+    if is_codec(declared):
+        return TypedValue(declared, None)
     try:
-        return _is_plain(declared)
-    except TypeError:
-        return False
+        if type(declared) is type:
+            return _remembered(declared, "")
+        # Unions that differ in their order are equal, and are not the same here.
+        return _remembered(declared, repr(declared))
+    except TypeError:  # what cannot be hashed is compiled each time, and reports its own errors
+        return _compiled(declared)
 
 
-@_remembered
-def _is_plain(declared: Any) -> bool:
-    if declared in _PLAIN or isinstance(declared, TypeVar):
-        return True
-    origin = get_origin(declared)
-    if origin in (dict, list, Union, types.UnionType):
-        return all(map(is_plain, get_args(declared)))
-    return False
+def _compiled(declared: Any) -> TypedValue | None:
+    try:
+        check = json_check(declared)
+    except NotJson:
+        return TypedValue(declared, None)
+    return None if check is anything else TypedValue(declared, check)
 
 
-@_remembered
-def _adapter(declared: Any) -> TypedValue[Any]:
-    from pydantic import TypeAdapter
+@functools.lru_cache(maxsize=1024)
+def _remembered(declared: Any, spelling: str) -> TypedValue | None:
+    """Remember a compiled type. Bounded: types may be made while a program runs."""
+    return _compiled(declared)
 
-    return TypedValue(TypeAdapter(declared), declared)
+
+def _is_json(value: Any) -> bool:
+    """Tell whether ``value`` is made of JSON's own types, and nothing like them."""
+    kind = cast("Any", type(value))
+    if is_dict(value):
+        return all(type(key) is str and _is_json(each) for key, each in value.items())
+    if is_list(value):
+        return all(map(_is_json, value))
+    return value is None or kind in (str, int, float, bool)
+
+
+def _found(error: Exception) -> str:
+    if isinstance(error, (Misfit, ValueRefusedError)):
+        return str(error)
+    from kassette_io._shapes import said
+
+    return said(error)
+
+
+def _cause(error: Exception) -> BaseException:
+    return error.__cause__ if isinstance(error, Misfit) and error.__cause__ else error

@@ -8,8 +8,9 @@ Rules:
 - Cancellation, KeyboardInterrupt, SystemExit and GeneratorExit are a crash (D2): nothing is
   appended, the session is closed, the exception goes on.
 - Errors of the session itself (a fence, a full disk, a lock) say nothing about the workflow, nor do
-  mistakes in using it (``settling``): they go to the caller, nothing is appended, and the next
-  ``start`` goes on from the journal.
+  mistakes in using it (``settling``), a value that is refused when it is written or read among them
+  (D3.3, D3.4): they go to the caller, nothing is appended, and the next ``start`` goes on from the
+  journal.
 - Errors from before the function runs go to the caller, and no hook is called.
 - What cannot be a workflow is refused when it is declared, not when its first run has begun.
 """
@@ -18,20 +19,24 @@ from __future__ import annotations
 
 import inspect
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, Final, Generic, Protocol, TypeVar, cast, final, overload
 
 from kassette import (
     UNSET,
+    Entry,
     FencedError,
     InternalError,
     JournalCorruptionError,
+    Start,
+    StartEntry,
     StorageError,
     SuspendError,
     Unset,
     UsageError,
+    ValueRefusedError,
     WriteContentionError,
     check_run_id,
 )
@@ -83,7 +88,7 @@ class Workflow(Generic[InT, OutT]):
         on_error: OnError | None = None,
         events: Mapping[str, Any] | None = None,
     ) -> None:
-        self._takes_input, self._input_type = _input_of(fn)
+        self._takes_input, self._input_type, self._input_default = _input_of(fn)
         check_function(fn, takes_input=self._takes_input)
         self.fn = fn
         self.version = version
@@ -108,25 +113,55 @@ class Workflow(Generic[InT, OutT]):
     ) -> RunResult[OutT]:
         """Run the workflow to its end or its next suspension; recover ``run_id`` if it exists.
 
-        ``input`` is journaled with a new run. On recovery give the same, or leave it out. A fresh
-        ``run_id`` is made where none is given. ``version`` overrides the workflow's own.
+        ``input`` is journaled with a new run; left out, it is the default of the function's
+        parameter. On recovery give the same, or leave it out; it is the same if its declared type
+        rebuilds it equal to what the journal holds (D3.5). A fresh ``run_id`` is made where none
+        is given. ``version`` overrides the workflow's own.
 
-        Raises what ``kassette_io.start`` raises, and UsageError for a new run without the input
-        that the function takes; a dispatcher that delivers twice can take a
-        TerminalRunError whose ``terminal_state`` is ``"complete"`` as done.
+        Raises what ``kassette_io.start`` raises; UsageError for a new run without the input that
+        the function takes; ValueRefusedError for an input or a result that cannot be kept as it
+        is, and for a recorded value that no longer fits: the run stays open. A dispatcher that
+        delivers twice can take a TerminalRunError whose ``terminal_state`` is ``"complete"`` as
+        done.
         """
         run_id = lifecycle.create_run_id() if run_id is None else run_id
-        metadata: object | Unset = input
-        if self._input_type is not None and not isinstance(input, Unset):
-            with naming_run(run_id):
-                metadata = self._input_type.to_plain(input, "the input")
+        with naming_run(run_id):
+            metadata = self._plain_input(input)
         run = await lifecycle.open_session(
             self._storage,
             run_id,
             lifecycle.start_command(metadata, self._version(version)),
-            must_exist=self._takes_input and isinstance(input, Unset),
+            revise=partial(self._revised, input),
         )
         return await self._drive(run)
+
+    def _plain_input(self, given: Any) -> Any:
+        if self._input_type is None or isinstance(given, Unset):
+            return given
+        return self._input_type.to_plain(given, "the input")
+
+    def _revised(self, given: object | Unset, command: Start, entries: Sequence[Entry]) -> Start:
+        """Judge the input by the journal: its default for a new run, the recorded one if the same.
+
+        One that no longer fits its type is left to be found when the session is open: a run that is
+        over, or waits, says so first.
+        """
+        if not entries:
+            if not self._takes_input or not isinstance(given, Unset):
+                return command
+            if self._input_default is inspect.Parameter.empty:
+                raise UsageError(
+                    "the run is new, so it needs the input that the workflow takes (None is one)"
+                )
+            return command.replace(metadata=self._plain_input(self._input_default))
+        recorded = _recorded_input(entries)
+        if self._input_type is None or recorded is None or isinstance(given, Unset):
+            return command
+        try:
+            same = self._input_type.is_same(given, recorded, "the input")
+        except ValueRefusedError:
+            return command.replace(metadata=UNSET)
+        return command.replace(metadata=UNSET) if same else command
 
     async def resume(
         self,
@@ -139,7 +174,7 @@ class Workflow(Generic[InT, OutT]):
     ) -> RunResult[OutT]:
         """Deliver an event to a suspended run, and run on to its end or its next suspension.
 
-        A payload of a type declared in ``events`` is validated before anything is journaled.
+        A payload of a type declared in ``events`` is checked before anything is journaled.
         Safe to repeat: a value that the journal holds already wins. ``given_at`` is the (aware)
         instant at which the answer was given; that, and not now, has to be before the deadline. An
         answer that this workflow has refused because another session had the run open, and that is
@@ -209,7 +244,7 @@ class Workflow(Generic[InT, OutT]):
     def _version(self, version: str | None) -> str | None:
         return self.version if version is None else version
 
-    def _event_type(self, name: str) -> TypedValue[Any] | None:
+    def _event_type(self, name: str) -> TypedValue | None:
         """Give the declared type of an event; ``approval`` declares ``approval:<item>`` as well."""
         if name in self._events:
             return self._events[name]
@@ -330,11 +365,12 @@ def workflow(
     """Make an async function durable; use it as a decorator or as a function.
 
     ``fn`` takes a ``Context`` and, if it has a second parameter, the input, rebuilt as that
-    parameter's annotation where it is not plain JSON. ``version`` names the shape of the workflow
-    (see the versioning rules); empty text is refused when a session is opened. ``events`` maps
-    event names to payload types; an entry for ``approval`` covers ``approval:<item>`` too.
-    ``on_error`` and ``on_finish`` are for logging and metrics: sync or async, called once a result
-    is settled, and harmless when they raise.
+    parameter's annotation where it is not plain JSON; in ``Annotated[X, codec]`` a ``ValueCodec``
+    does that. ``version`` names the shape of the workflow (see the versioning rules). ``events``
+    maps event names to payload types or codecs, by which payloads are checked when they are
+    delivered; an entry for ``approval`` covers ``approval:<item>`` too. ``on_error`` and
+    ``on_finish`` are for logging and metrics: sync or async, called once a result is settled, and
+    harmless when they raise.
 
     Raises UsageError for something that is no storage, or a type that cannot be rebuilt.
     """
@@ -360,15 +396,27 @@ class _Decorator(Protocol):
     def __call__(self, fn: Callable[[Context], Awaitable[OutT]]) -> Workflow[None, OutT]: ...
 
 
-def _input_of(fn: Callable[..., object]) -> tuple[bool, TypedValue[Any] | None]:
+def _recorded_input(entries: Sequence[Entry]) -> bytes | None:
+    """Return the journal's text of the input, if it holds one."""
+    return next(
+        (
+            entry.metadata_json
+            for entry in entries
+            if isinstance(entry, StartEntry) and entry.metadata_json is not None
+        ),
+        None,
+    )
+
+
+def _input_of(fn: Callable[..., object]) -> tuple[bool, TypedValue | None, Any]:
     positional = [
         each
         for each in inspect.signature(fn).parameters.values()
         if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
     ]
     if len(positional) < 2:
-        return False, None
-    return True, annotated_value(fn, positional[1].name)
+        return False, None, inspect.Parameter.empty
+    return True, annotated_value(fn, positional[1].name), positional[1].default
 
 
 def _checked_event(name: object, run_id: str) -> str:

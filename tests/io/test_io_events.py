@@ -143,6 +143,10 @@ async def test_d3_a_payload_type_that_changed_since_is_a_clear_error(
     changed = workflow(body, storage=memory, events={"when": Verdict, "approval": Verdict})
     with pytest.raises(UsageError, match="the value of event 'when' as journaled does not fit"):
         await changed.resume(RUN, "approval", {"isOk": True})
+    assert (await journal_types(memory))[-1] == "resume"
+    assert await flow.start(run_id=RUN) == Success([date(2026, 1, 2), Verdict(isOk=True)], RUN), (
+        "rolled back, the run goes on"
+    )
 
 
 async def test_d3_a_typed_input_is_rebuilt_in_every_session(world: World) -> None:

@@ -13,12 +13,15 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import pytest
+from anyio import create_task_group
 
 from kassette_io import (
     Context,
+    Failed,
     MemoryStorage,
     Success,
     UsageError,
+    ValueRefusedError,
     fork,
     resume,
     start,
@@ -230,16 +233,78 @@ async def test_d3_a_workflow_may_catch_a_refusal_and_go_on(world: World) -> None
     assert await flow.start(run_id=RUN) == Success([1, 2], RUN)
 
 
-async def test_d3_a_refusal_that_nobody_catches_leaves_the_run_open(world: World) -> None:
-    """If it fails, a mistake in a step's function ends the run, and mended code cannot go on."""
+@pytest.mark.parametrize("value", [{1, 2}, float("nan"), b"\x89", {1: 2}], ids=repr)
+async def test_d3_3_a_refusal_that_nobody_catches_leaves_the_run_open(
+    world: World, value: object
+) -> None:
+    """If it fails, a call that was paid for ends its run, though mended code could go on with it.
+
+    It used to fail the run: but a value that JSON does not have says that the step was written
+    wrongly, and nothing of what the workflow does.
+    """
+    work = Ledger()
+
+    async def flow(ctx: Context) -> Any:
+        await ctx.step("before", work.note, "before")
+        return await ctx.step("paid", work.note, "paid", answer)
+
+    answer: object = value
+    with pytest.raises(ValueRefusedError) as caught:
+        await workflow(flow, storage=world.open()).start(run_id=RUN)
+    assert caught.value.run_id == RUN
+    assert "'paid'" in str(caught.value)
+    assert "function was called, and its result is not recorded. The run stays open" in str(
+        caught.value
+    )
+    assert await journal_types(world.open()) == ["start", "step"]
+    answer = [1, 2]
+    assert await workflow(flow, storage=world.open()).start(run_id=RUN) == Success([1, 2], RUN)
+    assert work.done == ["before", "paid", "paid"]
+
+
+async def test_d3_3_a_refusal_inside_a_task_group_leaves_the_run_open(world: World) -> None:
+    """If it fails, steps in tasks of a workflow's own end the run where a step alone would not."""
 
     @workflow(storage=world.open())
     async def flow(ctx: Context) -> Any:
-        return await ctx.step("a", lambda: {1, 2})
+        async with create_task_group() as group:
+            group.start_soon(ctx.step, "a", lambda: {1, 2})
 
-    with pytest.raises(UsageError, match=r"builtins\.set"):
+    with pytest.raises(ValueRefusedError, match="step 'a'"):
         await flow.start(run_id=RUN)
     assert await journal_types(world.open()) == ["start"]
+
+
+async def test_d3_3_an_error_made_of_a_refusal_is_the_workflows_own(world: World) -> None:
+    """If it fails, a workflow cannot decide that a refused value ends its run."""
+
+    @workflow(storage=world.open())
+    async def flow(ctx: Context) -> Any:
+        try:
+            await ctx.step("a", lambda: {1, 2})
+        except ValueRefusedError as refused:
+            raise LookupError("no answer") from refused
+
+    outcome = await flow.start(run_id=RUN)
+    assert isinstance(outcome, Failed)
+    assert isinstance(outcome.error, LookupError)
+
+
+async def test_d3_3_a_refusal_of_another_run_is_an_error_like_others(world: World) -> None:
+    """If it fails, a workflow started inside of a step keeps its caller's run open for ever."""
+
+    @workflow(storage=world.open())
+    async def inner(ctx: Context) -> Any:
+        return await ctx.step("a", lambda: {1, 2})
+
+    @workflow(storage=world.open())
+    async def outer(ctx: Context) -> Any:
+        await inner.start(run_id="inner")
+
+    outcome = await outer.start(run_id=RUN)
+    assert isinstance(outcome, Failed)
+    assert isinstance(outcome.error, ValueRefusedError)
+    assert outcome.error.run_id == "inner"
 
 
 async def test_d3_falsy_results_count_as_recorded(world: World) -> None:

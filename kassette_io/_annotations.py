@@ -1,0 +1,138 @@
+"""What a function's annotation says, resolved alike however it is written (D3.6).
+
+Rules:
+- One annotation is resolved by itself: a name that exists for type checkers alone, on another
+  parameter, costs nothing.
+- Names are looked up in the module of the function that was written, past decorators that set
+  ``__wrapped__``, partials, methods and callable objects. The variables around a nested function
+  are out of reach, so an annotation that needs them cannot be resolved, and is ignored.
+- What a callable returns is what it is awaited to: ``Awaitable[X]``, ``Coroutine[…, X]`` mean X.
+- ``Annotated`` extras are kept; who reads the type decides what they mean.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+import types
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, Optional, Union, cast, get_args, get_origin
+from weakref import WeakKeyDictionary
+
+from kassette_io._type_forms import refers_ahead, resolved
+
+_PLAIN_NAMES: Final[dict[str, Any]] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "dict": dict,
+    "list": list,
+    "object": object,
+    "None": None,
+    "Any": Any,
+    "Optional": Optional,
+    "Union": Union,
+}
+
+
+def annotation(function: Callable[..., object], name: str) -> Any:
+    """Return the resolved annotation of parameter ``name`` (or ``"return"``) of ``function``.
+
+    Any where there is none, or where it cannot be resolved.
+    """
+    if type(function) is not types.FunctionType:
+        function = _function_of(function)
+    raw: object = getattr(function, "__annotations__", {}).get(name, Any)
+    if raw is Any:
+        return Any
+    if isinstance(raw, str):
+        plain = _plainly(raw)
+        if plain is not None:
+            return plain[0]
+    elif not refers_ahead(raw):
+        return raw
+    return _resolved(function, name, raw)
+
+
+def returned(function: Callable[..., object]) -> Any:
+    """Return the annotation of what ``function`` returns, or of what that is awaited to."""
+    declared = annotation(function, "return")
+    while get_origin(declared) in _AWAITED:
+        arguments = get_args(declared)
+        declared = arguments[-1] if arguments else Any
+    return Any if declared in _AWAITED else declared
+
+
+def _awaited_types() -> frozenset[Any]:
+    known: set[Any] = {Awaitable, Coroutine}
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is not None:
+        known |= {asyncio.Future, asyncio.Task}
+    return frozenset(known)
+
+
+_AWAITED: Final = _awaited_types()
+
+
+def _function_of(given: Callable[..., object]) -> Callable[..., object]:
+    """Return the function that a partial, a method or a callable object ends up with."""
+    while True:
+        if isinstance(given, functools.partial):
+            given = cast("functools.partial[object]", given).func
+        elif isinstance(given, types.MethodType):
+            given = given.__func__
+        elif isinstance(given, types.FunctionType):
+            return given
+        elif isinstance(given, type):
+            return _says_nothing
+        elif hasattr(given, "__wrapped__"):  # functools.cache and what is like it
+            given = cast("Any", given).__wrapped__
+        else:
+            called = getattr(type(given), "__call__", None)  # noqa: B004
+            if not isinstance(called, (types.FunctionType, functools.partial)):
+                return _says_nothing
+            given = cast("Callable[..., object]", called)
+
+
+def _says_nothing() -> Any:
+    """Stand for a callable without annotations."""
+
+
+_remembered = functools.lru_cache(maxsize=1024)
+"""Bounded: annotations may be made while a program runs."""
+
+
+@_remembered
+def _plainly(text: str) -> tuple[Any] | None:
+    """Resolve an annotation that names nothing but JSON's own types, without its function."""
+    if not _PLAIN_NAMES.keys() >= set(re.findall(r"[^][|, ]+", text)):
+        return None
+    try:
+        return (eval(text, {"__builtins__": {}}, _PLAIN_NAMES),)
+    except Exception:
+        return None
+
+
+def _resolved(function: Callable[..., object], name: str, raw: object) -> Any:
+    known = _RESOLVED.get(function)
+    if known is None:
+        known = _RESOLVED[function] = {}
+    if name not in known:
+        known[name] = _resolve(function, raw)
+    return known[name]
+
+
+_RESOLVED: WeakKeyDictionary[object, dict[str, Any]] = WeakKeyDictionary()
+
+
+def _resolve(function: Callable[..., object], raw: object) -> Any:
+    written: Any = function
+    while hasattr(written, "__wrapped__"):
+        written = written.__wrapped__
+    parameters = {each.__name__: each for each in getattr(written, "__type_params__", ())}
+    try:
+        return resolved(raw, getattr(written, "__globals__", {}), parameters)
+    except Exception:
+        return Any

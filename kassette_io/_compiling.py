@@ -1,0 +1,212 @@
+"""From a declared type to its shape: which part is taken apart, and which is left to pydantic."""
+
+from __future__ import annotations
+
+import functools
+import types
+import typing
+from collections import abc
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING
+from importlib import import_module
+from typing import Any, Final, Union, get_args, get_origin, get_type_hints
+
+from kassette_io._containers import (
+    DataclassShape,
+    DictShape,
+    ListShape,
+    NamedTupleShape,
+    SetShape,
+    TupleShape,
+    TypedDictShape,
+)
+from kassette_io._json_types import DICTS, LISTS, Keys, NotJson, json_check
+from kassette_io._shapes import (
+    Ahead,
+    BytesShape,
+    CodecShape,
+    JsonShape,
+    Shape,
+    UnionShape,
+    is_special,
+)
+from kassette_io._type_forms import (
+    is_annotated,
+    is_codec,
+    is_read_by_pydantic,
+    is_typed_dict,
+    spelled,
+    substituted,
+    typed_dict_fields,
+    unwrap,
+)
+
+_SETS: Final[dict[Any, Any]] = {set: set, frozenset: frozenset}
+
+
+@functools.lru_cache(maxsize=1024)
+def _remembered_shape(declared: Any, spelling: str) -> Shape:
+    return _Builder().shape(declared)
+
+
+def shape_of(declared: Any) -> Shape:
+    """Return the shape of ``declared``.
+
+    Raises ImportError where pydantic is needed and missing, and whatever pydantic raises for a type
+    that it cannot describe.
+    """
+    if is_codec(declared):
+        return CodecShape(declared)
+    import_module("pydantic")  # what is missing for one type is missing for all that are not JSON
+    try:
+        # Unions that differ in their order are equal, and are not the same here.
+        return _remembered_shape(declared, repr(declared))
+    except TypeError:
+        return _Builder().shape(declared)
+
+
+class _Builder:
+    def __init__(self) -> None:
+        self._begun: dict[tuple[int, str], Shape] = {}
+
+    def shape(self, declared: Any) -> Shape:
+        try:
+            return JsonShape(json_check(declared))
+        except NotJson:
+            pass
+        if isinstance(declared, (str, typing.ForwardRef)):
+            raise NameError(f"nobody says what {declared!r} is; name the type itself")
+        unwrapped = unwrap(declared)
+        if unwrapped is not declared:
+            return self._alias(declared, unwrapped)
+        if is_annotated(declared):
+            return self._annotated(declared)
+        origin, arguments = get_origin(declared) or declared, get_args(declared)
+        if origin in (Union, types.UnionType):
+            return self._union(declared, arguments)
+        if is_typed_dict(origin):
+            return self._typed_dict(declared)
+        if origin is bytes:
+            return BytesShape()
+        if origin in LISTS:
+            return ListShape(self.shape(arguments[0]))
+        if origin in _SETS and arguments:
+            return SetShape(_SETS[origin], self.shape(arguments[0]))
+        if origin is tuple:
+            return self._tuple(declared, arguments)
+        if origin in DICTS:
+            return DictShape(arguments[0], self.shape(arguments[1]))
+        if not isinstance(origin, type):
+            return _leaf(declared)
+        if issubclass(origin, (abc.Iterator, abc.AsyncIterable, abc.Awaitable)):
+            raise TypeError("what can be read only once cannot be read again from a journal")
+        return self._class(declared, origin, arguments)
+
+    def _alias(self, declared: Any, unwrapped: Any) -> Shape:
+        key = id(get_origin(declared) or declared), repr(declared)
+        if key in self._begun:
+            return self._begun[key]
+        self._begun[key] = ahead = Ahead()
+        ahead.parts = [self.shape(unwrapped)]
+        return ahead.parts[0]
+
+    def _annotated(self, declared: Any) -> Shape:
+        base, *extras = get_args(declared)
+        codec = next(filter(is_codec, extras), None)
+        if codec is not None:
+            return CodecShape(codec)
+        from kassette_io._models import built_by_their_sdk
+
+        together = built_by_their_sdk(declared, base, extras)
+        if together is not None:
+            return together
+        shape = self.shape(base)
+        if any(map(is_read_by_pydantic, extras)) and not is_special(shape):
+            return _leaf(declared)
+        return shape
+
+    def _union(self, declared: Any, arguments: Sequence[Any]) -> Shape:
+        variants: list[Shape] = []
+        refused: Exception | None = None
+        for each in arguments:
+            try:
+                variants.append(self.shape(each))
+            except ImportError:
+                raise
+            except Exception as error:  # what cannot be rebuilt is never written: left out
+                refused = error
+        if refused is not None and not variants:
+            raise refused
+        offers_dicts = any(map(_offers_dict, arguments))
+        return UnionShape(variants, spelled(declared), offers_dicts=offers_dicts)
+
+    def _typed_dict(self, declared: Any) -> Shape:
+        key = id(get_origin(declared) or declared), repr(declared)
+        if key in self._begun:
+            return self._begun[key]
+        fields, extra = typed_dict_fields(declared)
+        shape = TypedDictShape(Keys(declared, fields, extra is not None))
+        self._begun[key] = shape
+        shape.fill(
+            {key: self.shape(each) for key, (each, _) in fields.items()},
+            None if extra is None else self.shape(extra),
+        )
+        return shape
+
+    def _tuple(self, declared: Any, arguments: Sequence[Any]) -> Shape:
+        if declared in (tuple, typing.Tuple):  # noqa: UP006 - as older code spells it
+            return TupleShape([self.shape(Any)], any_length=True)
+        if len(arguments) == 2 and arguments[1] is ...:
+            return TupleShape([self.shape(arguments[0])], any_length=True)
+        return TupleShape([self.shape(each) for each in arguments], any_length=False)
+
+    def _class(self, declared: Any, cls: Any, arguments: Sequence[Any]) -> Shape:
+        parameters = dict(zip(getattr(cls, "__parameters__", ()), arguments, strict=False))
+        if hasattr(cls, "__dataclass_fields__") and not hasattr(cls, "__pydantic_validator__"):
+            return self._dataclass(declared, cls, parameters)
+        if tuple in cls.__mro__ and hasattr(cls, "_fields"):
+            hints = _hints(cls, parameters)
+            return NamedTupleShape(cls, [self.shape(hints.get(e, Any)) for e in cls._fields])
+        return _leaf(declared)
+
+    def _dataclass(self, declared: Any, cls: Any, parameters: Mapping[Any, Any]) -> Shape:
+        key = id(cls), repr(declared)
+        if key in self._begun:
+            return self._begun[key]
+        self._begun[key] = shape = DataclassShape(cls)
+        hints = _hints(cls, parameters)
+        taken = [each for each in cls.__dataclass_fields__.values() if each.init]
+        taken = [each for each in taken if each._field_type.name == "_FIELD"]
+        shape.fill(
+            {each.name: self.shape(hints[each.name]) for each in taken},
+            frozenset(
+                each.name
+                for each in taken
+                if each.default is MISSING and each.default_factory is MISSING
+            ),
+        )
+        return shape
+
+
+def _offers_dict(declared: Any) -> bool:
+    """Tell whether a TypedDict is among the alternatives of ``declared``."""
+    unwrapped = unwrap(declared)
+    if unwrapped is not declared:
+        return _offers_dict(unwrapped)
+    origin, arguments = get_origin(declared) or declared, get_args(declared)
+    if is_annotated(declared):
+        return _offers_dict(arguments[0])
+    if origin in (Union, types.UnionType):
+        return any(map(_offers_dict, arguments))
+    return is_typed_dict(origin)
+
+
+def _hints(cls: Any, parameters: Mapping[Any, Any]) -> dict[str, Any]:
+    hints = get_type_hints(cls, include_extras=True)
+    return {name: substituted(each, parameters) for name, each in hints.items()}
+
+
+def _leaf(declared: Any) -> Shape:
+    from kassette_io._models import leaf
+
+    return leaf(declared)

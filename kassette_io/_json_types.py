@@ -1,0 +1,379 @@
+"""Declared types that are JSON: checked as JSON has them, never converted, without pydantic.
+
+Rules (D3.1b, D3.2):
+- A value of such a type is journaled as it is and read as it stands; the type only says yes or no.
+  A bool is no int, an int is a float and stays an int, text is no number, a tuple is no list.
+- ``Any``, ``object`` and a type variable are any JSON; ``dict`` and ``list`` hold any JSON.
+- A TypedDict is a dict: keys that it does not declare are refused, and so is a missing one that it
+  requires. ``Iterable``, ``Sequence`` and ``Collection`` are lists: what can be read but once has
+  no second reader.
+- Constraints (``Annotated[int, Field(gt=0)]``) are asked of pydantic, whose answer must be the
+  value.
+- ``NotJson`` says that a type has to be rebuilt, which ``_shapes`` does.
+"""
+
+from __future__ import annotations
+
+import types
+from collections import abc
+from collections.abc import Callable, Mapping
+from typing import (
+    Any,
+    Final,
+    Literal,
+    LiteralString,
+    NoReturn,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+)
+
+from kassette_io._type_forms import (
+    is_annotated,
+    is_anything,
+    is_codec,
+    is_dict,
+    is_hashable,
+    is_list,
+    is_read_by_pydantic,
+    is_typed_dict,
+    spelled,
+    typed_dict_fields,
+    unwrap,
+)
+
+Check = Callable[[Any], None]
+"""Raises Misfit for a value that is not of the type."""
+
+LISTS: Final = frozenset({list, abc.Sequence, abc.MutableSequence, abc.Collection, abc.Iterable})
+DICTS: Final = frozenset({dict, abc.Mapping, abc.MutableMapping})
+_CONVERTING: Final = frozenset(
+    {"pydantic.functional_validators", "pydantic.functional_serializers"}
+)
+
+
+class Misfit(Exception):
+    """A part of a value is not what its declared type says; ``path`` leads there.
+
+    ``is_meant`` says that the type is the one that was meant, by the tags that the value bears.
+    """
+
+    def __init__(self, why: str, path: str = "", *, is_meant: bool = False) -> None:
+        super().__init__(why)
+        self.why = why
+        self.path = path
+        self.is_meant = is_meant
+
+    def inside(self, step: str) -> Misfit:
+        """Prepend where the part was found; returns the same error."""
+        self.path = step + self.path
+        return self
+
+    def __str__(self) -> str:
+        return f"{self.path or 'it'} {self.why}"
+
+
+class NotJson(Exception):
+    """The type is not JSON's own."""
+
+
+def anything(value: Any) -> None:
+    """Take any value; what JSON cannot hold is found when it is written."""
+
+
+def json_check(declared: Any) -> Check:
+    """Return what checks values of ``declared``. Raises NotJson for a type to be rebuilt."""
+    return _Builder().check(declared)
+
+
+class _Builder:
+    """Compiles one declared type; types that contain themselves are met again in ``_begun``."""
+
+    def __init__(self) -> None:
+        self._begun: dict[Any, list[Check]] = {}
+
+    def check(self, declared: Any) -> Check:
+        simple = _SIMPLE.get(declared) if is_hashable(declared) else None
+        if simple is not None:
+            return simple
+        unwrapped = unwrap(declared)
+        if unwrapped is not declared:
+            return self._once(declared, lambda: self.check(unwrapped))
+        if is_anything(declared):
+            return anything
+        origin, arguments = get_origin(declared) or declared, get_args(declared)
+        if is_typed_dict(origin):
+            return self._once(declared, lambda: self._typed_dict(declared))
+        if origin is Literal:
+            return _literal(arguments)
+        if origin in (Union, types.UnionType):
+            return _union([self.check(each) for each in arguments], declared)
+        if is_annotated(declared):
+            return self._annotated(declared)
+        if is_hashable(origin) and origin in LISTS:
+            return _list(self.check(arguments[0]) if arguments else anything)
+        if is_hashable(origin) and origin in DICTS:
+            if not arguments:
+                return _dict(anything, anything)
+            return _dict(self._key(arguments[0]), self.check(arguments[1]))
+        raise NotJson
+
+    def _key(self, declared: Any) -> Check:
+        """Return the check of keys, which JSON has as text alone."""
+        check, declared = self.check(declared), unwrap(declared)
+        if check is anything or check is _text:
+            return anything
+        if get_origin(declared) is Literal and all(type(e) is str for e in get_args(declared)):
+            return check
+        raise NotJson
+
+    def _once(self, declared: Any, build: Callable[[], Check]) -> Check:
+        """Build the check of a type that may contain itself."""
+        key = id(get_origin(declared) or declared), repr(declared)
+        begun = self._begun.get(key)
+        if begun is not None:
+            return lambda value: begun[0](value)  # noqa: PLW0108 - it is not there yet
+        built: list[Check] = []
+        self._begun[key] = built
+        built.append(build())
+        return built[0]
+
+    def _typed_dict(self, declared: Any) -> Check:
+        fields, extra = typed_dict_fields(declared)
+        checks = {key: self.check(each) for key, (each, _) in fields.items()}
+        more = None if extra is None else self.check(extra)
+        keys = Keys(declared, fields, more is not None)
+
+        def check(value: Any) -> None:
+            keys.check(value)
+            for key, each in value.items():
+                try:
+                    (checks.get(key) or more or anything)(each)
+                except Misfit as misfit:
+                    raise keys.inside(misfit, key, value) from misfit.__cause__
+
+        return check
+
+    def _annotated(self, declared: Any) -> Check:
+        base, *extras = get_args(declared)
+        if any(map(is_codec, extras)):
+            raise NotJson
+        said = [each for each in extras if is_read_by_pydantic(each)]
+        if not said or get_origin(base) in LISTS - {list}:
+            return self.check(base)
+        if any(type(each).__module__ in _CONVERTING for each in said) or not all(
+            type(each).__module__.partition(".")[0] in ("pydantic", "annotated_types")
+            for each in said
+        ):
+            raise NotJson
+        return _constrained(self.check(base), declared)
+
+
+# --- checks -------------------------------------------------------------------------------
+
+
+def refuse(value: object, expected: str) -> NoReturn:
+    """Raise Misfit for a value of another kind than declared."""
+    raise Misfit(f"is {described(value)}, and {expected} is declared")
+
+
+def described(value: object) -> str:
+    """Say what a value is, shortly."""
+    kind = type(value)
+    if value is None or kind is bool:
+        return repr(value)
+    if kind in (str, int, float):
+        shown = repr(value)
+        shown = shown if len(shown) <= 60 else shown[:57] + "…'"
+        return f"{'the text' if kind is str else 'the number'} {shown}"
+    if kind.__module__ == "builtins":
+        name = {"dict": "an object (dict)", "list": "a list"}.get(kind.__name__)
+        once = isinstance(value, abc.Iterator)
+        return name or (
+            f"a {kind.__name__}, which can be read only once" if once else f"a {kind.__name__}"
+        )
+    return f"a {kind.__module__}.{kind.__qualname__}"
+
+
+def _text(value: Any) -> None:
+    if type(value) is not str:
+        refuse(value, "str")
+
+
+def _whole(value: Any) -> None:
+    if type(value) is not int:
+        refuse(value, "int")
+
+
+def _number(value: Any) -> None:
+    if type(value) is not float and type(value) is not int:
+        refuse(value, "float")
+
+
+def _yes_or_no(value: Any) -> None:
+    if type(value) is not bool:
+        refuse(value, "bool")
+
+
+def _nothing(value: Any) -> None:
+    if value is not None:
+        refuse(value, "None")
+
+
+_SCALARS: Final[dict[Check, tuple[type, ...]]] = {
+    _text: (str,),
+    _whole: (int,),
+    _number: (float, int),
+    _yes_or_no: (bool,),
+    _nothing: (type(None),),
+}
+
+
+def _literal(allowed: tuple[Any, ...]) -> Check:
+    if not all(type(each) in (str, int, bool, type(None)) for each in allowed):
+        raise NotJson
+    known = frozenset((cast("Any", type(each)), each) for each in allowed)
+
+    def check(value: Any) -> None:
+        if type(value) not in (str, int, bool, type(None)) or (type(value), value) not in known:
+            refuse(value, " or ".join(map(repr, allowed)))
+
+    return check
+
+
+def _list(item: Check) -> Check:
+    def check(value: Any) -> None:
+        if not is_list(value):
+            refuse(value, "a list")
+        if item is anything:
+            return
+        place = 0
+        try:
+            for each in value:
+                item(each)
+                place += 1
+        except Misfit as misfit:
+            raise misfit.inside(f"[{place}]") from misfit.__cause__
+
+    return check
+
+
+def _dict(names: Check, item: Check) -> Check:
+    def check(value: Any) -> None:
+        if not is_dict(value):
+            refuse(value, "a dict")
+        if item is anything and names is anything:
+            return
+        for key, each in value.items():
+            try:
+                names(key)
+                item(each)
+            except Misfit as misfit:
+                raise misfit.inside(f"[{key!r}]") from misfit.__cause__
+
+    return check
+
+
+class Keys:
+    """Which keys a TypedDict has, and which values mark a dict as one of it."""
+
+    def __init__(self, declared: Any, fields: Mapping[str, tuple[Any, bool]], more: bool) -> None:
+        self._name = spelled(declared)
+        self._known = fields.keys()
+        self._required = frozenset(key for key, (_, required) in fields.items() if required)
+        self._more = more
+        self._tags = {
+            key: get_args(kind) for key, (kind, _) in fields.items() if get_origin(kind) is Literal
+        }
+
+    def check(self, value: Any) -> None:
+        """Check that ``value`` is a dict with these keys."""
+        if not is_dict(value):
+            refuse(value, self._name)
+        keys = value.keys()
+        if not keys >= self._required:
+            missing = ", ".join(map(repr, sorted(self._required - keys)))
+            raise self._misfit(f"lacks {missing}, which {self._name} requires", value)
+        if not self._more and not keys <= self._known:
+            surplus = next(key for key in keys if key not in self._known)
+            raise self._misfit(
+                f"has the key {surplus!r}, which {self._name} does not declare", value
+            )
+
+    def inside(self, misfit: Misfit, key: str, value: dict[Any, Any]) -> Misfit:
+        """Name the key in which ``misfit`` was found; returns the same error."""
+        if self._tags:
+            misfit.is_meant = self._marks(value)
+        return misfit.inside(f"[{key!r}]")
+
+    def _misfit(self, why: str, value: dict[Any, Any]) -> Misfit:
+        return Misfit(why, is_meant=self._marks(value))
+
+    def _marks(self, value: dict[Any, Any]) -> bool:
+        found = [value[key] in tags for key, tags in self._tags.items() if key in value]
+        return bool(found) and all(found)
+
+
+def _union(variants: list[Check], declared: Any) -> Check:
+    if anything in variants:
+        return anything
+    scalars = frozenset(kind for each in variants for kind in _SCALARS.get(each, ()))
+    rest = [each for each in variants if each not in _SCALARS]
+    expected = spelled(declared)
+
+    def check(value: Any) -> None:
+        if type(value) in scalars:
+            return
+        nearest: Misfit | None = None
+        for each in rest:
+            try:
+                each(value)
+            except Misfit as misfit:
+                nearest = nearer(nearest, misfit)
+            else:
+                return
+        if nearest is None or not (nearest.path or nearest.is_meant):
+            refuse(value, expected)
+        raise nearest
+
+    return check
+
+
+def nearer(one: Misfit | None, other: Misfit) -> Misfit:
+    """Return the misfit of the variant that was meant: by its tags, or because it got further."""
+    if one is None or (other.is_meant and not one.is_meant):
+        return other
+    if one.is_meant and not other.is_meant:
+        return one
+    return other if other.path.count("[") > one.path.count("[") else one
+
+
+def _constrained(base: Check, declared: Any) -> Check:
+    from pydantic import TypeAdapter, ValidationError
+
+    adapter: Any = TypeAdapter(declared)
+
+    def check(value: Any) -> None:
+        base(value)
+        try:
+            if adapter.validate_python(value) == value:
+                return
+        except ValidationError as error:
+            raise Misfit(f"does not pass: {error.errors()[0]['msg']}") from error
+        raise Misfit("would be changed by its own constraints")
+
+    return check
+
+
+_SIMPLE: Final[dict[Any, Check]] = {
+    str: _text,
+    int: _whole,
+    float: _number,
+    bool: _yes_or_no,
+    None: _nothing,
+    type(None): _nothing,
+    LiteralString: _text,
+    Any: anything,
+    object: anything,
+}

@@ -1,0 +1,258 @@
+"""Whether a rebuilt value is the value that was given: type by type, field by field (D3.1).
+
+What is compared, and why not ``==`` alone: equality as classes define it forgets on purpose
+(``field(compare=False)``, private attributes, zones), and some of it lies.
+
+- Types, everywhere: an int is not the float that equals it, a subclass is not its base.
+- Numbers and text by content: NaN is itself, ``-0.0`` is not ``0.0``, ``Decimal("1.10")`` has its
+  digits. Times by their reading, ``fold`` and offset; a zone with a name is more than its offset.
+- Lists and tuples in order; dicts and sets by their members, whatever the order.
+- pydantic models: fields, extra fields, private attributes, whatever else was set on the instance.
+  Of models that an SDK makes (``_models``) also which fields were received. For the rest that is
+  not compared: their defaults are written out, so that a later default changes no recorded run.
+- Dataclasses: every field, ``init=False`` and ``compare=False`` included, and other attributes.
+- Objects of other classes: ``==``, and their attributes where they have any. What has neither
+  equality nor attributes cannot be told from another, and is refused.
+- Cached properties are no content.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection, Mapping
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
+from decimal import Decimal
+from enum import Enum
+from math import copysign, isnan
+from typing import Any, Final, cast
+
+from kassette_io._json_types import described
+
+_BY_VALUE: Final = frozenset({str, int, bool, type(None), bytes, bytearray, timedelta, date})
+
+
+def difference(
+    given: Any, rebuilt: Any, *, trusted: Collection[int] = (), loosely: bool = False
+) -> tuple[str, str] | None:
+    """Return where the two differ and how; None if they are the same.
+
+    ``trusted`` holds the ids of values that a codec answers for. ``loosely`` takes equal numbers
+    for the same, as the comparison of inputs does (D3.5).
+    """
+    return _Comparison(trusted, loosely).of(given, rebuilt, "")
+
+
+class _Comparison:
+    def __init__(self, trusted: Collection[int], loosely: bool) -> None:
+        self._trusted = trusted
+        self._loosely = loosely
+
+    def of(self, given: Any, rebuilt: Any, path: str) -> tuple[str, str] | None:
+        kind = cast("Any", type(given))
+        if kind is not type(rebuilt):
+            if self._loosely and {kind, type(rebuilt)} == {int, float} and given == rebuilt:
+                return None
+            if isinstance(given, tzinfo) and _is_fixed(given) and _is_fixed(rebuilt):
+                return _unless(given.utcoffset(None) == rebuilt.utcoffset(None), given, path)
+            return path, f"is {described(given)}, and would come back as {described(rebuilt)}"
+        if kind in _BY_VALUE:
+            return _unless(given == rebuilt, given, path)
+        if id(given) in self._trusted:
+            return None
+        if kind is float:
+            return _unless(_same_float(given, rebuilt), given, path)
+        if kind is list or kind is tuple:
+            return self._in_order(given, rebuilt, path)
+        if kind is dict:
+            return self._by_key(given, rebuilt, path)
+        return self._other(given, rebuilt, path)
+
+    def _other(self, given: Any, rebuilt: Any, path: str) -> tuple[str, str] | None:
+        if given is rebuilt:
+            return None
+        if isinstance(given, Enum):
+            return self._members(given, rebuilt, path)
+        if isinstance(given, Decimal):
+            same = given == rebuilt if self._loosely else given.as_tuple() == rebuilt.as_tuple()
+            return _unless(same, given, path)
+        if isinstance(given, (datetime, time)):
+            return self._times(given, rebuilt, path)
+        if hasattr(given, "__pydantic_fields_set__"):
+            return self._models(given, rebuilt, path)
+        if isinstance(given, (list, tuple)):
+            found = self._in_order(cast("list[Any]", given), rebuilt, path)
+        elif isinstance(given, dict):
+            found = self._by_key(given, rebuilt, path)  # pyright: ignore[reportUnknownArgumentType]
+        elif isinstance(given, (set, frozenset)):
+            found = self._sets(cast("set[Any]", given), rebuilt, path)
+        elif hasattr(given, "__dataclass_fields__"):
+            return self._fields(given, rebuilt, path)
+        else:
+            return self._objects(given, rebuilt, path)
+        return found or self._attributes(given, rebuilt, path)
+
+    def _in_order(self, given: Any, rebuilt: Any, path: str) -> tuple[str, str] | None:
+        if len(given) != len(rebuilt):
+            return path, f"has {len(given)} items, and would come back with {len(rebuilt)}"
+        of = self.of
+        for index, each in enumerate(given):
+            found = of(each, rebuilt[index], f"{path}[{index}]")
+            if found is not None:
+                return found
+        return None
+
+    def _by_key(
+        self, given: Mapping[Any, Any], rebuilt: Mapping[Any, Any], path: str
+    ) -> tuple[str, str] | None:
+        if given.keys() != rebuilt.keys():
+            lost = next((key for key in given if key not in rebuilt), None)
+            if lost is None:
+                added = next(key for key in rebuilt if key not in given)
+                return path, f"would come back with {added!r} added"
+            return f"{path}[{lost!r}]", "would be lost"
+        keys = None
+        for key, value in given.items():
+            if type(key) is not str:
+                keys = keys or {each: each for each in rebuilt}
+                found = self.of(key, keys[key], f"{path}, key {key!r}")
+                if found is not None:
+                    return found
+            found = self.of(value, rebuilt[key], f"{path}[{key!r}]")
+            if found is not None:
+                return found
+        return None
+
+    def _sets(self, given: Any, rebuilt: Any, path: str) -> tuple[str, str] | None:
+        members = {each: each for each in rebuilt}
+        if len(given) != len(members) or any(each not in members for each in given):
+            return path, "would come back with other members"
+        return next(
+            filter(None, (self.of(each, members[each], f"{path}{{{each!r}}}") for each in given)),
+            None,
+        )
+
+    def _members(self, given: Any, rebuilt: Any, path: str) -> tuple[str, str] | None:
+        same = given.name == rebuilt.name and given.value == rebuilt.value
+        return _unless(same, given, path)
+
+    def _times(self, given: Any, rebuilt: Any, path: str) -> tuple[str, str] | None:
+        if self._loosely:
+            return _unless(given == rebuilt, given, path)
+        if given.replace(tzinfo=None) != rebuilt.replace(tzinfo=None) or given.fold != rebuilt.fold:
+            return path, f"is {given!r}, and would come back as {rebuilt!r}"
+        found = self.of(given.tzinfo, rebuilt.tzinfo, path)
+        if found is None:
+            return None
+        return path, f"has the time zone {given.tzinfo!r}, and would come back with its offset"
+
+    def _models(self, given: Any, rebuilt: Any, path: str) -> tuple[str, str] | None:
+        found = self._attributes(given, rebuilt, path)
+        if found is None:
+            found = self._beside(given, rebuilt, "__pydantic_extra__", path)
+        if found is None:
+            found = self._beside(given, rebuilt, "__pydantic_private__", path)
+        if found is None and is_received(cast("Any", type(given))):
+            received, again = given.model_fields_set, rebuilt.model_fields_set
+            if received != again:
+                names = ", ".join(sorted(received ^ again))
+                return path, f"would come back with other fields set: {names}"
+        return found
+
+    def _beside(self, given: Any, rebuilt: Any, name: str, path: str) -> tuple[str, str] | None:
+        one = cast("dict[str, Any]", getattr(given, name, None) or {})
+        other = cast("dict[str, Any]", getattr(rebuilt, name, None) or {})
+        return self._by_name(one, other, path)
+
+    def _fields(self, given: Any, rebuilt: Any, path: str) -> tuple[str, str] | None:
+        given_fields, rebuilt_fields = _state(given), _state(rebuilt)
+        for name in given.__dataclass_fields__:  # a default may stand on the class alone
+            for each, state in ((given, given_fields), (rebuilt, rebuilt_fields)):
+                if hasattr(each, name):
+                    state[name] = getattr(each, name)
+        return self._by_name(given_fields, rebuilt_fields, path)
+
+    def _objects(self, given: Any, rebuilt: Any, path: str) -> tuple[str, str] | None:
+        kind = cast("Any", type(given))
+        by_equality = has_equality(kind)
+        state = _state(given)
+        if by_equality and (given == rebuilt) is not True:
+            return path, f"is {described(given)}, and would come back as another one"
+        if not by_equality and not state:
+            return path, f"is {described(given)}, which cannot be compared with what comes back"
+        return self._by_name(state, _state(rebuilt), path)
+
+    def _attributes(self, given: Any, rebuilt: Any, path: str) -> tuple[str, str] | None:
+        return self._by_name(_state(given), _state(rebuilt), path)
+
+    def _by_name(
+        self, given: dict[str, Any], rebuilt: dict[str, Any], path: str
+    ) -> tuple[str, str] | None:
+        for name, value in given.items():
+            if name not in rebuilt:
+                return f"{path}.{name}", "would be lost"
+            found = self.of(value, rebuilt[name], f"{path}.{name}")
+            if found is not None:
+                return found
+        added = next((name for name in rebuilt if name not in given), None)
+        return None if added is None else (f"{path}.{added}", "would be added")
+
+
+def has_equality(kind: Any) -> bool:
+    """Tell whether the class says what makes two of its objects equal."""
+    return kind.__eq__ is not object.__eq__
+
+
+def builds_itself(cls: Any) -> bool:
+    """Tell a pydantic model that brings its own builder without validation, as SDKs' models do.
+
+    Their SDK makes every answer with it, so what a provider sends beyond the declared fields, types
+    and literals is no error there, and must be none here (D3.3).
+    """
+    import sys
+
+    pydantic = sys.modules.get("pydantic")
+    if pydantic is None or not issubclass(cls, pydantic.BaseModel):
+        return False
+    builder = cls.model_construct.__func__
+    return all(
+        builder is not each.model_construct.__func__
+        for each in (pydantic.BaseModel, pydantic.RootModel)
+    )
+
+
+def is_received(cls: type) -> bool:
+    """Tell a model that an SDK makes of what a provider sends, checked or not."""
+    return builds_itself(cls) or hasattr(cls, "_from_response")
+
+
+def _state(value: Any) -> dict[str, Any]:
+    """Return the attributes that make up an object, without what is only cached on it."""
+    kind = cast("Any", type(value))
+    state = dict(getattr(value, "__dict__", None) or {})
+    for name in [each for each in state if _is_cached(kind, each)]:
+        del state[name]
+    if not has_equality(kind):
+        for base in kind.__mro__:
+            slots = base.__dict__.get("__slots__", ())
+            for name in (slots,) if isinstance(slots, str) else slots:
+                if name not in ("__dict__", "__weakref__") and hasattr(value, name):
+                    state[name] = getattr(value, name)
+    return state
+
+
+def _is_cached(kind: type, name: str) -> bool:
+    return isinstance(getattr(kind, name, None), functools.cached_property)
+
+
+def _is_fixed(zone: Any) -> bool:
+    return isinstance(zone, timezone) or type(zone).__module__ == "pydantic_core._pydantic_core"
+
+
+def _same_float(given: float, rebuilt: float) -> bool:
+    if isnan(given):
+        return isnan(rebuilt)
+    return given == rebuilt and copysign(1, given) == copysign(1, rebuilt)
+
+
+def _unless(same: object, given: object, path: str) -> tuple[str, str] | None:
+    return None if same is True else (path, f"is {described(given)}, and would come back changed")
