@@ -166,7 +166,7 @@ class Context:
         with naming_run(self.run_id):
             wake = after(_clock.now(), seconds)
         name = f"delay:{round(seconds * 1000)}ms"
-        recorded = await self.step(name, format_timestamp, wake)
+        recorded = await self.step(name, format_timestamp, wake, result_type=Any)
         remaining = (_instant(recorded) - _clock.now()).total_seconds()
         await sleep(min(max(remaining, 0), seconds))
 

@@ -282,7 +282,7 @@ async def test_a_step_that_failed_gives_its_number_back(world: World) -> None:
     """If it fails, a step that is repeated by hand is paid for again in the next session."""
     work = Ledger()
 
-    async def failing() -> None:
+    async def failing() -> Any:
         await checkpoint()
         work.note("fails")
         raise ValueError("no")

@@ -50,7 +50,10 @@ async def goes_on(client: Client, storage: RemoteStorage, run: Run) -> None:
 
 @AT
 def test_d2_task_cancel_in_the_middle_of_a_put(landed: bool) -> None:
-    """asyncio's own cancellation would break the put off, or leave its outcome unknown."""
+    """asyncio's own cancellation would break the put off, or leave its outcome unknown.
+
+    The step's entry lands, so the step gives its result; the task then ends before it awaits again.
+    """
 
     async def main() -> None:
         client = Client()
@@ -64,9 +67,7 @@ def test_d2_task_cancel_in_the_middle_of_a_put(landed: bool) -> None:
             await asyncio.sleep(0)
         assert not task.done()
         gate.opened.set()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert task.cancelled()
+        assert await task == 1
         await goes_on(client, storage, run)
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
@@ -325,7 +326,7 @@ async def main():
     for each in asyncio.all_tasks() - {asyncio.current_task()}:
         each.cancel()
     await asyncio.wait([task])
-    print(task.cancelled(), len(client.store.objects))
+    print(task.result() == 0, len(client.store.objects))
 
 asyncio.run(main())
 """
