@@ -121,7 +121,7 @@ def encode_entry(entry: Entry, offset: int) -> bytes:
             members["name"] = entry.name
             members["result"] = orjson.Fragment(entry.result_json)
         case StartEntry():
-            _put(members, version=entry.version, writer=entry.writer)
+            _put(members, version=entry.version, writer=entry.writer, workflow=entry.workflow)
             if entry.source is not None:
                 members["source"] = {
                     "runId": entry.source.run_id,
@@ -210,6 +210,14 @@ class _Fields:
             _corrupt(self._offset, f"{key} is {_show(value)}, not text")
         return value
 
+    def text_if_any(self, key: str) -> str | None:
+        """Take text; what else somebody may have put there is none of ours."""
+        value = self._members.get(key)
+        if type(value) is not str:
+            return None
+        self._taken.add(key)
+        return value
+
     def is_true(self, key: str) -> bool:
         """Take ``true``; what else somebody may have put there is none of ours."""
         found = self._members.get(key) is True
@@ -290,6 +298,7 @@ def _start(fields: _Fields) -> StartEntry:
     return StartEntry(
         version=fields.optional_text("version"),
         writer=fields.optional_text("writer"),
+        workflow=fields.text_if_any("workflow"),
         source=fields.source(),
         metadata_json=fields.optional_payload("metadata"),
         **fields.envelope(),

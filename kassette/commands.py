@@ -21,12 +21,14 @@ class Start(Immutable):
     """Open a session: a new run, or recovery of one that has a journal.
 
     ``metadata`` is checked against the journal only where it is given (None is a value).
-    ``writer`` is a token unique to this session, made by the driver: randomness is IO.
+    ``writer`` is a token unique to this session, made by the driver: randomness is IO. ``workflow``
+    is the name of the workflow that asks, which has to be the one that the journal began with.
     """
 
     metadata: object | Unset = UNSET
     version: str | None = None
     writer: str | None = None
+    workflow: str | None = None
 
 
 @final
@@ -41,6 +43,7 @@ class Resume(Immutable):
     value: object
     version: str | None = None
     writer: str | None = None
+    workflow: str | None = None
     given_at: datetime | None = None
 
 

@@ -90,13 +90,15 @@ class StartEntry(BaseEntry, kw_only=True):
 
     ``version`` is present where the caller gave one, ``metadata_json`` on the first entry of a run
     that has metadata, ``source`` on the session that continues a fork. ``writer`` is a token unique
-    to the session: it tells two writers of the same session number apart (D5).
+    to the session: it tells two writers of the same session number apart (D5). ``workflow`` names
+    the workflow that the session runs, where one does.
     """
 
     type: ClassVar[str] = "start"
 
     version: str | None = None
     writer: str | None = None
+    workflow: str | None = None
     source: ForkSource | None = None
     metadata_json: bytes | None = None
 

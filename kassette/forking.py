@@ -24,6 +24,7 @@ def plan_fork(
     from_step_id: str | None = None,
     version: str | None = None,
     writer: str | None = None,
+    workflow: str | None = None,
     now: datetime,
 ) -> list[Entry]:
     """Give every entry of the new run's journal, the open session's ``start`` last.
@@ -40,6 +41,7 @@ def plan_fork(
             timestamp=timestamp,
             version=version,
             writer=writer,
+            workflow=workflow,
             metadata_json=None if origin is None else origin.metadata_json,
         )
     ]
@@ -52,6 +54,7 @@ def plan_fork(
             timestamp=timestamp,
             version=version,
             writer=writer,
+            workflow=workflow,
             source=ForkSource(run_id=source_run_id, from_offset=cut),
         )
     )

@@ -202,6 +202,7 @@ class Machine:
             timestamp=format_timestamp(now),
             version=None if command.version is None else plain_text(command.version),
             writer=command.writer,
+            workflow=None if command.workflow is None else plain_text(command.workflow),
             metadata_json=metadata_json,
         )
         self._opening, self._cancels = command, cancels

@@ -2,7 +2,8 @@
 
 Rules, in the reference's order, the first that applies decides:
 1. a run that is over refuses (TerminalRunError);
-2. a version other than the first journaled one refuses (VersionMismatchError);
+2. a workflow other than the one that the journal began with refuses (UsageError), and so does a
+   version other than the first journaled one (VersionMismatchError);
 3. a suspended run with a passed deadline is to be cancelled, and so is one in any other state that
    is resumed with an event whose own deadline has passed; what counts is the instant at which the
    answer was given, where the caller says it (it may have been refused as busy until now);
@@ -34,6 +35,8 @@ def check_command(command: Start | Resume, recorded: Recorded, run_id: str) -> b
     """Refuse what no journal could hold; give the metadata to write with a new run, if any."""
     if command.version is not None:
         check_label("a version", command.version)
+    if command.workflow is not None:
+        check_label("a workflow's name", command.workflow)
     if isinstance(command, Resume):
         check_event_name(command.event_name)
         if command.given_at is not None:
@@ -54,6 +57,7 @@ def must_cancel(command: Start | Resume, recorded: Recorded, run_id: str, now: d
     check_not_over(recorded, run_id)
     if recorded.session >= MAX_SESSION:
         raise UsageError(f"run {run_id!r} has used up its session numbers; fork it", run_id=run_id)
+    _check_workflow(command.workflow, recorded.workflow, run_id)
     stored, current = recorded.version, command.version
     if stored is not None and current is not None and stored != current:
         raise VersionMismatchError(stored, current, run_id=run_id)
@@ -76,6 +80,28 @@ def check_not_over(recorded: Recorded, run_id: str) -> None:
     """Take step 1."""
     if recorded.terminal is not None:
         raise TerminalRunError(recorded.terminal.type, run_id=run_id)
+
+
+def _check_workflow(asking: str | None, recorded: str | None, run_id: str) -> None:
+    """Refuse another workflow than the one that began the run.
+
+    What counts is the last part of the name, behind the module and what surrounds the function: a
+    module is ``__main__`` in one process and has its name in the next.
+    """
+    if asking is None or recorded is None:
+        return
+    own, first = _last_part(asking), _last_part(recorded)
+    if own != first:
+        raise UsageError(
+            f"run {run_id!r} was begun by workflow {recorded!r}, not by {asking!r}, which would "
+            "take its results for its own. Use another run id; or, if the function was renamed, "
+            f"declare it with the name it had, workflow(name={first!r})",
+            run_id=run_id,
+        )
+
+
+def _last_part(name: str) -> str:
+    return name.rpartition(":")[2].rpartition(".")[2]
 
 
 def _check_metadata(provided: object, recorded: Recorded, run_id: str) -> None:

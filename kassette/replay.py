@@ -3,7 +3,8 @@
 Rules:
 - The first ``step`` entry of an id and the first ``resume`` entry of an event win: a recorded
   result is settled.
-- The version is the first one that any ``start`` entry names; the metadata is the first start's.
+- The version and the workflow are the first that any ``start`` entry names; the metadata is the
+  first start's.
 - An event is open once a ``suspend`` names it and no ``resume`` does. Its deadline is the one of
   its first ``suspend`` (D7), none if that had none; ``timestamps`` says when it has passed.
 - Whether the run is suspended, and on what, is what its status says.
@@ -45,6 +46,7 @@ class Recorded:
         "suspended_on",
         "terminal",
         "version",
+        "workflow",
     )
 
     def __init__(self, entries: Sequence[Entry]) -> None:
@@ -55,6 +57,7 @@ class Recorded:
         self.deadlines: dict[str, str | None] = {}
         self.terminal: TerminalEntry | None = None
         self.version: str | None = None
+        self.workflow: str | None = None
         self.metadata_json: bytes | None = None
         self.session = 0
         metadata_settled = False
@@ -69,6 +72,8 @@ class Recorded:
             elif isinstance(entry, StartEntry):
                 if self.version is None:
                     self.version = entry.version
+                if self.workflow is None:
+                    self.workflow = entry.workflow
                 if not metadata_settled:
                     self.metadata_json, metadata_settled = entry.metadata_json, True
             elif self.terminal is None and is_terminal(entry):

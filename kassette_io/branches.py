@@ -34,13 +34,18 @@ class Block:
         try:
             self.results[key] = await branch()
         except BaseException as error:
-            rest = without_suspension(error, self.run.run_id)
-            if rest is None:
-                self.suspended.add(key)
-            elif isinstance(rest, Exception):
-                self.errors[key] = rest
-            else:
+            if not self._ends(key, error):
                 raise
+
+    def _ends(self, key: str, error: BaseException) -> bool:
+        rest = without_suspension(error, self.run.run_id)
+        if rest is None:
+            self.suspended.add(key)
+        elif isinstance(rest, Exception):
+            self.errors[key] = rest
+        else:
+            return False
+        return True
 
     def note_missing(self, keys: tuple[str, ...]) -> None:
         """Take note of the branches of a block that has ended which have just disappeared."""

@@ -1,4 +1,4 @@
-"""Which functions can be a workflow's; looked at when one is declared, before any run begins."""
+"""Which functions can be a workflow's, and what it is called; looked at when one is declared."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from kassette import UsageError
 
 
-def check_function(fn: object, *, takes_input: bool) -> None:
+def check_function(fn: object) -> None:
     """Refuse what could only fail at its first start, for good.
 
     A sync function passes only where it says that it returns an awaitable, or does not say anything
@@ -33,12 +33,22 @@ def check_function(fn: object, *, takes_input: bool) -> None:
             f"{name} is a method that nobody gives its {parameters[0].name!r}; make the workflow "
             "of a bound method: workflow(instance.method, storage=…)"
         )
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    takes_input = sum(each.kind in positional for each in parameters) > 1
     try:
         inspect.signature(fn).bind(*(None,) * (1 + takes_input))
     except TypeError as error:
         raise UsageError(
             f"{name} cannot be called with a context{' and an input' * takes_input} alone: {error}"
         ) from error
+
+
+def full_name(fn: Any) -> str:
+    """Return the module and the qualified name of a function, as ``module:name``."""
+    while isinstance(fn, partial):
+        fn = fn.func  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    named = fn if hasattr(fn, "__qualname__") else type(fn)  # pyright: ignore[reportUnknownArgumentType]
+    return f"{named.__module__}:{named.__qualname__}"
 
 
 def _called(fn: Any) -> Any:

@@ -68,9 +68,8 @@ async def resume(
 
     Raises as ``start`` does, and UsageError if the run does not wait for this event.
     """
-    return await open_session(
-        storage, run_id, Resume(event_name, value, version, _token(), given_at)
-    )
+    command = resume_command(event_name, value, version, given_at)
+    return await open_session(storage, run_id, command)
 
 
 async def fork(
@@ -89,6 +88,19 @@ async def fork(
 
     Raises UsageError for an unknown source, cut or a target that exists; StorageError.
     """
+    return await open_fork(storage, new_run_id, source, from_offset, from_step_id, version)
+
+
+async def open_fork(
+    storage: Storage,
+    new_run_id: str,
+    source: str,
+    from_offset: int | None,
+    from_step_id: str | None,
+    version: str | None,
+    workflow: str | None = None,
+) -> Run:
+    """Do as ``fork``, for the workflow of this name."""
     new_run_id, source = check_run_id(new_run_id), check_run_id(source)
     sessions = as_session_storage(storage)
     with naming_run(source):
@@ -100,6 +112,7 @@ async def fork(
         from_step_id=from_step_id,
         version=version,
         writer=_token(),
+        workflow=workflow,
         now=_clock.now(),
     )
     await sessions.create(new_run_id, entries)
@@ -113,9 +126,22 @@ async def fork(
     return run
 
 
-def start_command(metadata: object | Unset, version: str | None) -> Start:
-    """Give the command that opens a session, with a token of its own."""
-    return Start(metadata, version, _token())
+def start_command(
+    metadata: object | Unset, version: str | None, workflow: str | None = None
+) -> Start:
+    """Return the command that opens a session, with a token of its own."""
+    return Start(metadata, version, _token(), workflow)
+
+
+def resume_command(
+    event_name: str,
+    value: object,
+    version: str | None,
+    given_at: datetime | None,
+    workflow: str | None = None,
+) -> Resume:
+    """Return the command that opens a session with an event, with a token of its own."""
+    return Resume(event_name, value, version, _token(), workflow, given_at)
 
 
 async def open_session(

@@ -245,7 +245,10 @@ class Run:
                 call.step_id = step_id
                 return await self._run_step(path, call, typed, alone=task is home)
             case Raise(error=error):
-                raise error
+                try:
+                    raise error
+                finally:
+                    del error  # its traceback leads to this frame
             case other:  # pragma: no cover - the machine answers Record with one of the three
                 raise AssertionError(other)
 
@@ -362,8 +365,9 @@ class Run:
     def enter_parallel(self, keys: tuple[str, ...], path: BranchPath) -> None:
         """Begin a parallel block with one branch for every key."""
         self._check_outside("a parallel block")
-        for effect in self._handle(EnterParallel(keys, path, _caller(current_task()))):
-            raise cast("Raise", effect).error
+        refusals = self._handle(EnterParallel(keys, path, _caller(current_task())))
+        if refusals:
+            raise cast("Raise", refusals.pop()).error
 
     async def leave_parallel(
         self, keys: tuple[str, ...], path: BranchPath, *, abandoned: bool
@@ -537,7 +541,11 @@ class Run:
                     await self._storage.release(self.run_id, self._machine.session)
                     self._released.set()
                 case Raise(error=error):
-                    raise error
+                    effects.clear()
+                    try:
+                        raise error
+                    finally:
+                        del error  # its traceback leads to this frame
                 case Reload():
                     waiting.extend(reversed(await self._reload()))
                 case Opened():

@@ -41,12 +41,12 @@ from kassette import (
     check_run_id,
 )
 from kassette.errors import naming_run
-from kassette.naming import check_event_name
+from kassette.naming import check_event_name, check_label
 from kassette.values import encode_value
 from kassette_io import _clock, lifecycle
 from kassette_io._waiting import current_task, is_stray_cancellation
 from kassette_io.context import Context
-from kassette_io.declaring import check_function
+from kassette_io.declaring import check_function, full_name
 from kassette_io.results import Failed, RunResult, Success, Suspended
 from kassette_io.run import Run
 from kassette_io.settling import cut_short, mistake_in, settles, without_suspension
@@ -75,7 +75,8 @@ _REMEMBERED_ANSWERS: Final = 1024
 class Workflow(Generic[InT, OutT]):
     """A durable async function. Made by ``workflow``.
 
-    ``fn``, ``version`` and ``events`` are what ``workflow`` was given.
+    ``fn``, ``version`` and ``events`` are what ``workflow`` was given; ``name`` is what journals
+    call it.
     """
 
     def __init__(
@@ -83,14 +84,16 @@ class Workflow(Generic[InT, OutT]):
         fn: Callable[..., Awaitable[OutT]],
         *,
         storage: Storage,
+        name: str | None = None,
         version: str | None = None,
         on_finish: OnFinish | None = None,
         on_error: OnError | None = None,
         events: Mapping[str, Any] | None = None,
     ) -> None:
+        check_function(fn)
         self._takes_input, self._input_type, self._input_default = _input_of(fn)
-        check_function(fn, takes_input=self._takes_input)
         self.fn = fn
+        self.name = full_name(fn) if name is None else check_label("a workflow's name", name)
         self.version = version
         self._storage = as_session_storage(storage)
         self._on_finish = on_finish
@@ -130,7 +133,7 @@ class Workflow(Generic[InT, OutT]):
         run = await lifecycle.open_session(
             self._storage,
             run_id,
-            lifecycle.start_command(metadata, self._version(version)),
+            lifecycle.start_command(metadata, self._version(version), self.name),
             revise=partial(self._revised, input),
         )
         return await self._drive(run)
@@ -189,14 +192,10 @@ class Workflow(Generic[InT, OutT]):
                 value = typed.to_plain(value, f"the value of event {event_name!r}")
         given_at = self._first_given(run_id, event_name, value, given_at)
         try:
-            run = await lifecycle.resume(
-                self._storage,
-                run_id,
-                event_name,
-                value,
-                version=self._version(version),
-                given_at=given_at,
+            command = lifecycle.resume_command(
+                event_name, value, self._version(version), given_at, self.name
             )
+            run = await lifecycle.open_session(self._storage, run_id, command)
         except WriteContentionError:
             self._remember_refused(run_id, event_name, value, given_at or _clock.now())
             raise
@@ -231,13 +230,14 @@ class Workflow(Generic[InT, OutT]):
 
         Raises what ``kassette_io.fork`` raises.
         """
-        run = await lifecycle.fork(
+        run = await lifecycle.open_fork(
             self._storage,
             lifecycle.create_run_id() if run_id is None else run_id,
-            source=source,
-            from_offset=from_offset,
-            from_step_id=from_step_id,
-            version=self._version(version),
+            source,
+            from_offset,
+            from_step_id,
+            self._version(version),
+            self.name,
         )
         return await self._drive(run)
 
@@ -323,6 +323,7 @@ def workflow(
     fn: Callable[[Context, InT], Awaitable[OutT]],
     *,
     storage: Storage,
+    name: str | None = None,
     version: str | None = None,
     on_finish: OnFinish | None = None,
     on_error: OnError | None = None,
@@ -335,6 +336,7 @@ def workflow(
     fn: Callable[[Context], Awaitable[OutT]],
     *,
     storage: Storage,
+    name: str | None = None,
     version: str | None = None,
     on_finish: OnFinish | None = None,
     on_error: OnError | None = None,
@@ -346,6 +348,7 @@ def workflow(
 def workflow(
     *,
     storage: Storage,
+    name: str | None = None,
     version: str | None = None,
     on_finish: OnFinish | None = None,
     on_error: OnError | None = None,
@@ -357,6 +360,7 @@ def workflow(
     fn: Callable[..., Awaitable[Any]] | None = None,
     *,
     storage: Storage,
+    name: str | None = None,
     version: str | None = None,
     on_finish: OnFinish | None = None,
     on_error: OnError | None = None,
@@ -366,7 +370,9 @@ def workflow(
 
     ``fn`` takes a ``Context`` and, if it has a second parameter, the input, rebuilt as that
     parameter's annotation where it is not plain JSON; in ``Annotated[X, codec]`` a ``ValueCodec``
-    does that. ``version`` names the shape of the workflow (see the versioning rules). ``events``
+    does that. ``name`` says in the journal whose run it is, and another workflow is
+    refused it; without one it is the function's module and name, of which the last part counts.
+    ``version`` names the shape of the workflow (see the versioning rules). ``events``
     maps event names to payload types or codecs, by which payloads are checked when they are
     delivered; an entry for ``approval`` covers ``approval:<item>`` too. ``on_error`` and
     ``on_finish`` are for logging and metrics: sync or async, called once a result is settled, and
@@ -376,6 +382,7 @@ def workflow(
     """
     settings: dict[str, Any] = {
         "storage": storage,
+        "name": name,
         "version": version,
         "on_finish": on_finish,
         "on_error": on_error,
