@@ -342,10 +342,10 @@ async def test_d6_an_append_that_waits_before_the_end_of_its_session_is_written(
         real(fd)
 
     disk.on("fsync", ".jsonl", slow)
-    offsets: list[int] = []
+    offsets: dict[str, int] = {}
 
     async def append(step: str) -> None:
-        offsets.append(await storage.append(RUN, WORK.replace(step_id=step)))
+        offsets[step] = await storage.append(RUN, WORK.replace(step_id=step))
 
     async with create_task_group() as group:
         group.start_soon(append, "first")
@@ -354,5 +354,5 @@ async def test_d6_an_append_that_waits_before_the_end_of_its_session_is_written(
         await wait_all_tasks_blocked()
         storage.abandon(RUN, 1)
         free.set()
-    assert offsets == [1, 2]
+    assert offsets == {"first": 1, "last": 2}
     await storage.aclose()
