@@ -51,7 +51,7 @@ SURROGATES = (
     '"result":"cut \\ud83d"}\n'
     f'{{"type":"error","session":1,"offset":2,"timestamp":"{T1}","message":"cut \\ud83d"}}\n'
 )
-DAMAGED = START + "{damaged\n" + START_2
+DAMAGED = START + '{"damaged"\n' + START_2
 TORN = START + '{"type":"step","session":1,"offs'
 NEVER_WRITTEN = '{"type":"start","ses'
 

@@ -24,6 +24,14 @@ async def answer(ctx, question: str):
     text = await ctx.step("think", ask, question)
     return await ctx.step("send", ask, text)
 """
+INI = """
+[pytest]
+addopts = --strict-markers
+filterwarnings =
+    error
+    ignore:Module already imported:pytest.PytestAssertRewriteWarning
+"""
+"""Our plugin has been imported, since it runs in this process: older versions warn of that."""
 THREE_LINES = """
 @pytest.mark.kassette("journals/run-1.jsonl")
 def test_answer(kassette_journal):
@@ -41,7 +49,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
     """Give a project whose tests run with anyio's plugin and ours, and no other."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
-    pytester.makeini("[pytest]\naddopts = --strict-markers\nfilterwarnings = error\n")
+    pytester.makeini(INI)
     return pytester
 
 
