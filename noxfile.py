@@ -111,7 +111,8 @@ def compat(session: nox.Session) -> None:
 def oldest(session: nox.Session) -> None:
     """Run the tests on the oldest Python with the oldest version of everything that is declared."""
     pins = str(session.run("python", "-m", "tests.oldest", "test", silent=True))
-    session.install("-e", ".[all]", *pins.splitlines())
+    sdks = nox.project.dependency_groups(PROJECT, "sdks")
+    session.install("-e", ".[all]", *pins.splitlines(), *sdks)
     session.run("python", *PYTEST, *session.posargs)
 
 

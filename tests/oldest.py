@@ -1,7 +1,8 @@
 """What pyproject.toml says works at least; ``python -m tests.oldest GROUP…`` prints it for pip.
 
 Reads the file itself, so that no second list can say something else, and needs the standard library
-alone: it runs before anything is installed. Extras count, and the dependency groups named.
+alone: it runs before anything is installed. Extras count, and the dependency groups named, without
+the groups that they include.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def _requirements(pyproject: Mapping[str, Any], groups: tuple[str, ...]) -> Iter
     for extra in project["optional-dependencies"].values():
         yield from extra
     for group in groups:
-        yield from pyproject["dependency-groups"][group]
+        yield from (each for each in pyproject["dependency-groups"][group] if isinstance(each, str))
 
 
 def _is_own(pyproject: Mapping[str, Any], name: str) -> bool:

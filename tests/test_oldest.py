@@ -12,7 +12,7 @@ import pytest
 from tests.oldest import PYPROJECT, pins
 
 
-def project(*dependencies: str, **groups: list[str]) -> dict[str, Any]:
+def project(*dependencies: str, **groups: list[Any]) -> dict[str, Any]:
     """Return a pyproject.toml with an extra ``all`` that has everything."""
     extras = {"s3": ["aioboto3>=15"], "all": ["kassette[s3]", "trio>=0.26.1"]}
     return {
@@ -30,7 +30,12 @@ def test_extras_and_groups_are_pinned_to_their_lower_bounds() -> None:
     declared = project(
         "anyio>=4.6",
         "a.b_c-d >= 2.0.1 , < 3",
-        test=["coverage[toml]>=7.13", "trio>=0.26.1", "uvloop>=0.21; sys_platform == 'linux'"],
+        test=[
+            {"include-group": "docs"},
+            "coverage[toml]>=7.13",
+            "trio>=0.26.1",
+            "uvloop>=0.21; sys_platform == 'linux'",
+        ],
         docs=["mkdocs>=1.6,<2,!=1.7"],
     )
     assert pins(declared) == ["anyio==4.6", "a.b_c-d==2.0.1", "aioboto3==15", "trio==0.26.1"]
