@@ -16,7 +16,7 @@ from kassette import BranchPath, Retry, UsageError, format_timestamp
 from kassette.errors import naming_run
 from kassette.immutable import Immutable
 from kassette.naming import full_step_name
-from kassette.timestamps import after
+from kassette.timestamps import Timeout, after
 from kassette.values import encode_value
 from kassette_io._annotations import annotation
 from kassette_io.context import Context
@@ -126,13 +126,13 @@ class WatchedContext:
         if isinstance(cast("object", name), str) and callable(cast("object", fn)):
             fn = self._observed(self._ask(name, args), fn)
         if retry is not None:
-            retry = retry.replace(delay=0.0)
+            retry = retry.replace(max_delay=0.0)
         return await self._inner.step(
             name, fn, *args, retry=retry, on_replay=on_replay, result_type=result_type
         )
 
     async def suspend(
-        self, event_name: str, *, timeout: float | None = None, reason: str | None = None
+        self, event_name: str, *, timeout: Timeout | None = None, reason: str | None = None
     ) -> Any:
         """See ``Context.suspend``."""
         return await self._inner.suspend(event_name, timeout=timeout, reason=reason)
