@@ -332,12 +332,11 @@ def _beyond(key: str, prefix: str, name: str) -> str | None:
     What lies below an ``x`` is skipped: up to ``{x}/{name}`` if that is still to come, or whole.
     """
     found, slash, rest = key[len(prefix) :].partition("/")
-    if not slash or not found or rest == name:
+    if not slash:
         return None
     if _order(rest) > _order(name):
         return f"{prefix}{found}0"  # "0" comes next to "/"; an object of that name is no journal
-    before = f"{prefix}{found}/{name[:-1]}"
-    return before if _order(before) > _order(key) else None
+    return f"{prefix}{found}/{name[:-1]}" if _order(rest) < _order(name[:-1]) else None
 
 
 def _order(key: str) -> bytes:

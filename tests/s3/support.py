@@ -50,6 +50,10 @@ class Deadlines:
         self._live.append((asyncio.get_running_loop(), made))
         return made
 
+    def moved(self) -> list[bool]:
+        """Tell of each request since the last call of ``expire`` whether its deadline was moved."""
+        return [each.when() is not None for _, each in self._live]
+
     def expire(self) -> None:
         """Let the deadline of every request that is under way pass. From any thread."""
         live, self._live = self._live, []

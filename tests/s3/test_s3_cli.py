@@ -201,6 +201,15 @@ def test_a_prefix_is_no_run(url: str, bucket: str) -> None:
         assert f"there is no run '{PREFIX}'" in refused.stderr
 
 
+def test_a_run_that_is_not_there_is_not_looked_for_among_a_million(
+    url: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A typo would cost a listing of everything there is."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
+    assert kassette("--storage", url, "status", "run-0").returncode == 1
+    assert proxy.methods() == ["GET"]
+
+
 def test_the_command_outlasts_a_server_that_restarts(
     bucket: str, proxy: Proxy, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

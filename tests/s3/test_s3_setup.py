@@ -17,7 +17,14 @@ from pathlib import Path
 import pytest
 
 from kassette import StartEntry, StorageError, UsageError
-from kassette_io import RemoteStorage, S3ObjectStoreClient, open_storage, remote_storage, start
+from kassette_io import (
+    RemoteStorage,
+    S3ObjectStoreClient,
+    _s3_errors,
+    open_storage,
+    remote_storage,
+    start,
+)
 
 from .proxy import SLOW_DOWN, Fault, Proxy, refusal
 from .servers import S3Server, free_port
@@ -296,6 +303,25 @@ async def test_each_refusal_says_what_to_do(
             assert proxy.unused() == 0
 
 
+async def test_a_store_without_conditional_writes_is_named_at_once(
+    bucket: str, proxy: Proxy, atomic_server: S3Server
+) -> None:
+    """Every append would be tried for half a minute, and end in contention with nobody."""
+    bare = Fault(forwards=0, raw=b"HTTP/1.1 501 No\r\nContent-Length: 0\r\n\r\n")
+    async with S3ObjectStoreClient(bucket, endpoint_url=proxy.url) as client:
+        storage = RemoteStorage(client)
+        for fault in (bare, refusal(501, "NotImplemented"), refusal(400, "NotImplemented")):
+            for act in (storage.check(), start(storage, "run-1")):
+                proxy.forget()
+                proxy.script(fault)
+                with pytest.raises(
+                    StorageError, match="does not have conditional writes"
+                ) as caught:
+                    await act
+                assert caught.value.rolled_back
+                assert proxy.count("PUT") == 1
+
+
 async def test_an_unusable_setting_is_a_clear_error(bucket: str) -> None:
     """A ValueError or TypeError from deep inside botocore would escape as if it were ours."""
     async with S3ObjectStoreClient(bucket, endpoint_url="no url") as client:
@@ -318,6 +344,15 @@ async def test_an_unusable_setting_is_a_clear_error(bucket: str) -> None:
             RemoteStorage(S3ObjectStoreClient(bucket), patience=patience)
     with pytest.raises(UsageError, match=r"no client of an object store.*S3ObjectStoreClient"):
         RemoteStorage("s3://bucket")  # type: ignore[arg-type]
+
+
+def test_only_what_opening_a_client_refuses_is_a_setting() -> None:
+    """A garbled answer would be the caller's mistake, and a put that has landed be called undone."""
+    for error in (ValueError("garbled"), TypeError("garbled")):
+        assert _s3_errors.meaning(error, "", opening=True).misuse
+        found = _s3_errors.meaning(error, "")
+        assert (found.misuse, found.certain) == (False, False)
+        assert "garbled" in found.why
 
 
 def test_a_missing_aioboto3_names_the_extra() -> None:
