@@ -23,8 +23,8 @@ class ObjectStoreClient(Protocol):
     The store must honour both conditions atomically and let every read see the last write. One call
     is one attempt: ``RemoteStorage`` knows what to repeat, and for how long.
 
-    A client may have more: ``aclose()``; ``delete_object(key)``, with which ``check`` cleans up; and
-    ``list_prefixes_with(prefix, name, *, after=None)``, which yields those names ``x`` of
+    A client may have more: ``aclose()``; ``delete_object(key)``, with which ``check`` cleans up;
+    and ``list_prefixes_with(prefix, name, *, after=None)``, which yields those names ``x`` of
     ``list_prefixes`` for which there is an object ``{prefix}{x}/{name}``, always in one order and
     beginning behind the ``x`` that is ``after``. Without it, every name is taken for a run.
     """
