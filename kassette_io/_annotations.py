@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 import re
-import sys
 import types
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, Optional, Union, cast, get_args, get_origin
@@ -59,21 +58,16 @@ def annotation(function: Callable[..., object], name: str) -> Any:
 def returned(function: Callable[..., object]) -> Any:
     """Return the annotation of what ``function`` returns, or of what that is awaited to."""
     declared = annotation(function, "return")
-    while get_origin(declared) in _AWAITED:
+    while _is_awaited(get_origin(declared) or declared):
         arguments = get_args(declared)
         declared = arguments[-1] if arguments else Any
-    return Any if declared in _AWAITED else declared
+    return declared
 
 
-def _awaited_types() -> frozenset[Any]:
-    known: set[Any] = {Awaitable, Coroutine}
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is not None:
-        known |= {asyncio.Future, asyncio.Task}
-    return frozenset(known)
-
-
-_AWAITED: Final = _awaited_types()
+def _is_awaited(origin: Any) -> bool:
+    if origin is Awaitable or origin is Coroutine:
+        return True
+    return isinstance(origin, type) and origin.__module__ in ("asyncio", "_asyncio")
 
 
 def _function_of(given: Callable[..., object]) -> Callable[..., object]:

@@ -9,7 +9,7 @@ from collections import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING
 from importlib import import_module
-from typing import Any, Final, Union, get_args, get_origin, get_type_hints
+from typing import Any, Final, Union, cast, get_args, get_origin, get_type_hints
 
 from kassette_io._containers import (
     DataclassShape,
@@ -96,6 +96,8 @@ class _Builder:
             return self._tuple(declared, arguments)
         if origin in DICTS:
             return DictShape(arguments[0], self.shape(arguments[1]))
+        if origin is cast("Any", abc).Callable:
+            raise TypeError("what can be called cannot be written down")
         if not isinstance(origin, type):
             return _leaf(declared)
         if issubclass(origin, (abc.Iterator, abc.AsyncIterable, abc.Awaitable)):

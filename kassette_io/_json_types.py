@@ -187,13 +187,11 @@ def described(value: object) -> str:
         shown = repr(value)
         shown = shown if len(shown) <= 60 else shown[:57] + "…'"
         return f"{'the text' if kind is str else 'the number'} {shown}"
-    if kind.__module__ == "builtins":
-        name = {"dict": "an object (dict)", "list": "a list"}.get(kind.__name__)
-        once = isinstance(value, abc.Iterator)
-        return name or (
-            f"a {kind.__name__}, which can be read only once" if once else f"a {kind.__name__}"
-        )
-    return f"a {kind.__module__}.{kind.__qualname__}"
+    once = ", which can be read only once" if isinstance(value, abc.Iterator) else ""
+    if kind.__module__ != "builtins":
+        return f"a {kind.__module__}.{kind.__qualname__}{once}"
+    named = {"dict": "an object (dict)", "list": "a list"}
+    return named.get(kind.__name__, f"a {kind.__name__}{once}")
 
 
 def _text(value: Any) -> None:

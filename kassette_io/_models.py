@@ -121,7 +121,7 @@ class Model(Leaf):
                 done[_key(name, field)] = shapes[name].dump(value.__dict__[name], writing)
         if self._is_root:
             return done["root"]
-        return done | (value.__pydantic_extra__ or {})
+        return done | cast("dict[str, Any]", value.__pydantic_extra__ or {})
 
     def load(self, plain: Any, given: bool) -> Any:
         try:

@@ -166,8 +166,9 @@ class TypedValue:
             first = error
         try:
             return self._round_trip(value, what, fieldwise=True)
-        except Exception:
-            raise first from _cause(first)
+        except Exception as second:
+            told = second if _path(second) and not _path(first) else first
+            raise told from _cause(told)
 
     def _round_trip(self, value: Any, what: str, *, fieldwise: bool) -> Kept:
         from kassette_io._sameness import difference
@@ -257,6 +258,10 @@ def _is_json(value: Any) -> bool:
     if is_list(value):
         return all(map(_is_json, value))
     return value is None or kind in (str, int, float, bool)
+
+
+def _path(error: Exception) -> str:
+    return error.path if isinstance(error, Misfit) else ""
 
 
 def _found(error: Exception) -> str:

@@ -225,7 +225,7 @@ Money = Annotated[
     pydantic.BeforeValidator(lambda text: round(float(text) * 100) if type(text) is str else text),
 ]
 Count = t.NewType("Count", int)
-Nested = TypeAliasType("Nested", t.Union[dt.date, "list[Nested]"])  # type: ignore[misc]
+Nested = TypeAliasType("Nested", t.Union[dt.date, "list[Nested]"])
 
 EQUAL: dict[str, tuple[Any, Any]] = {
     "an iterable of numbers": (t.Iterable[int], [1, 2, 3]),
