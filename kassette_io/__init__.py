@@ -104,6 +104,7 @@ if TYPE_CHECKING:
         S3ObjectStoreClient as S3ObjectStoreClient,
     )
     from kassette_io.storage import (
+        BatchStorage as BatchStorage,
         SessionStorage as SessionStorage,
         Storage as Storage,
     )
@@ -143,7 +144,7 @@ _NAMES = {
     "kassette_io.s3": ("S3ObjectStoreClient"),
     "kassette_io.results": ("Failed RunResult Success Suspended"),
     "kassette_io.run": ("Run"),
-    "kassette_io.storage": ("SessionStorage Storage"),
+    "kassette_io.storage": ("BatchStorage SessionStorage Storage"),
     "kassette_io.typed": ("ValueCodec"),
     "kassette_io.urls": ("open_storage"),
     "kassette_io.workflows": ("Workflow workflow"),
