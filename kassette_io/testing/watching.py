@@ -119,17 +119,14 @@ class WatchedContext:
         fn: Callable[..., Any],
         *args: Any,
         retry: Retry | None = None,
-        on_replay: Callable[[Any], object] | None = None,
-        result_type: Any = None,
+        **how: Any,
     ) -> Any:
-        """See ``Context.step``."""
+        """See ``Context.step``; no retry waits."""
         if isinstance(cast("object", name), str) and callable(cast("object", fn)):
             fn = self._observed(self._ask(name, args), fn)
         if retry is not None:
             retry = retry.replace(max_delay=0.0)
-        return await self._inner.step(
-            name, fn, *args, retry=retry, on_replay=on_replay, result_type=result_type
-        )
+        return await self._inner.step(name, fn, *args, retry=retry, **how)
 
     async def suspend(
         self, event_name: str, *, timeout: Timeout | None = None, reason: str | None = None

@@ -108,7 +108,8 @@ async def test_waits_branches_sleeps_retries_and_types_survive() -> None:
             return given
 
         both = await ctx.parallel({"a": search, "b": approve})
-        number = await ctx.step("flaky", flaky, retry=Retry(3, delay=60))
+        retry = Retry(3, delay=60)
+        number = await ctx.step("flaky", flaky, retry=retry, timeout=60, interchangeable=True)
         verdict = await ctx.step("judge", judge, "text")
         second = await ctx.suspend("publish")
         return [both["a"], both["b"], number, verdict, second]
