@@ -34,6 +34,7 @@ Two things can be in the way of an append, and each has a budget of its own:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import Final, TypeAlias, assert_never, final
 
 from kassette.codec import decode_journal, encode_entry
@@ -173,20 +174,19 @@ class Outage:
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
-        self._since: float | None = None
+        self._since = inf
         self._failures = 0
         self.cause: BaseException | None = None
 
     def fail(self, cause: BaseException, now: float) -> None:
         """Take note of a request that got no usable answer."""
-        if self._since is None:
-            self._since = now
+        self._since = min(self._since, now)
         self._failures += 1
         self.cause = cause
 
     def is_over(self, now: float) -> bool:
         """Return whether there is an outage that has lasted for longer than the patience."""
-        return self._since is not None and now - self._since >= self._patience
+        return now - self._since >= self._patience
 
     def pause(self, refusals: int = 0) -> float:
         """Return the seconds to pause at most, after this outage and some refusals."""
@@ -195,8 +195,8 @@ class Outage:
 
     def error(self, doing: str, now: float) -> StorageError:
         """Return what to raise where the outage has outlasted the patience."""
-        lasted = 0.0 if self._since is None else now - self._since
-        error = StorageError(f"{_told(self.cause, doing)}; no usable answer for {lasted:.1f} s")
+        told = f"{_told(self.cause, doing)}; no usable answer for {now - self._since:.1f} s"
+        error = StorageError(told)
         error.__cause__ = self.cause
         return error
 

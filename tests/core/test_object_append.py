@@ -26,6 +26,7 @@ from kassette.object_append import (
     FIRST_PAUSE,
     MAX_ATTEMPTS,
     MAX_PAUSE,
+    PATIENCE,
     AppendCommand,
     AppendEffect,
     AppendEntries,
@@ -314,6 +315,12 @@ def test_d5_an_outage_does_not_use_up_the_budget_for_others() -> None:
     assert "TimeoutError('no answer')" in str(error)
 
 
+def test_d5_the_patience_is_half_a_minute_where_nobody_says_otherwise() -> None:
+    """The docs would promise more than a session has, or less."""
+    assert PATIENCE == 30.0
+    assert AppendEntries((start(1),)).patience == PATIENCE
+
+
 def test_d5_an_outage_is_outlasted_for_as_long_as_the_patience_says() -> None:
     """A result that is paid for would be lost to a server's restart, or a session hang for ever."""
     writer = knowing(start(1))
@@ -366,6 +373,7 @@ def test_d5_the_pauses_of_an_outage_grow_up_to_a_bound() -> None:
     for _ in range(1100):
         outage.fail(LOST, 7.0)
         pauses.append(outage.pause())
+    assert (FIRST_PAUSE, MAX_PAUSE) == (0.05, 2.0), "as the docs say"
     assert pauses[:7] == [FIRST_PAUSE * 2**n for n in range(6)] + [MAX_PAUSE]
     assert set(pauses[6:]) == {MAX_PAUSE}
     assert (outage.is_over(36.9), outage.is_over(37.0)) == (False, True)
@@ -486,6 +494,18 @@ def test_a_first_read_that_fails_says_so_and_what_the_client_said() -> None:
     error = refusal(handle(writer, GetFailed(given), now=6.0))
     assert str(error) == "nothing listens at http://x:1; no usable answer for 5.0 s"
     assert error.__cause__ is given
+
+
+def test_what_an_append_has_sent_is_not_taken_for_what_the_next_one_has() -> None:
+    """A step would be told that it is recorded where only the one before it is."""
+    writer = knowing(start(1))
+    put = asked_to_put(handle(writer, append(step(1, "a"), patience=0.0)))
+    handle(writer, PutUnclear(LOST))
+    assert isinstance(handle(writer, GetFailed(LOST)), Settled)
+    handle(writer, append(step(1, "b"), patience=0.0))
+    again = asked_to_put(handle(writer, Found(put.body, "e2")))
+    assert again == PutObject(body(start(1), step(1, "a"), step(1, "b")), "e2")
+    assert offsets(handle(writer, PutDone("e3"))) == [2]
 
 
 # --- bodies that were cut off ---------------------------------------------------------------
