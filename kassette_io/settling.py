@@ -34,7 +34,8 @@ def without_suspension(error: BaseException, run_id: str) -> BaseException | Non
     kept = [each for each in rest if each is not None]
     if not kept:
         return None
-    derived = group.derive(kept).with_traceback(group.__traceback__)
+    derived: BaseExceptionGroup[BaseException] = group.derive(kept)
+    derived.__traceback__ = group.__traceback__
     derived.__cause__, derived.__context__ = group.__cause__, group.__context__
     return derived
 

@@ -137,6 +137,8 @@ class JournalReplay:
         outcome = None
         try:
             outcome = await replay.run(workflow, input, answers or {})
+        except ReplayMismatchError as error:
+            replay.part_by_name(error)
         except (_Parted, BaseExceptionGroup):
             if replay.parted is None:
                 raise
@@ -340,16 +342,16 @@ class _Replay:
             f"stubs={{{step.step_id!r}: …}}, or record it: pytest --kassette-mode=new",
         )
 
+    def part_by_name(self, error: ReplayMismatchError) -> None:
+        """Take note that the journal has a step of another name where this one was asked for."""
+        entry = self._steps.get(error.step_id)
+        asked = f"step {error.step_id!r} under the name {error.actual_name!r}"
+        self.parted = self._report(entry, asked, "The workflow's shape has changed.")
+
     def check(self, outcome: RunResult[Any] | None) -> None:
         """Raise AssertionError if the workflow and the journal have parted."""
         __tracebackhide__ = True
-        cause = None
-        if isinstance(outcome, Failed):
-            cause = outcome.error
-            if isinstance(cause, ReplayMismatchError):
-                entry = self._steps.get(cause.step_id)
-                asked = f"step {cause.step_id!r} under the name {cause.actual_name!r}"
-                self.parted = self._report(entry, asked, "The workflow's shape has changed.")
+        cause = outcome.error if isinstance(outcome, Failed) else None
         unused = self._unused()
         if self.parted is None and unused:
             names = [each.step_id for each in unused]

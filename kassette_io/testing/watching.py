@@ -20,6 +20,7 @@ from kassette.timestamps import Timeout, after
 from kassette.values import encode_value
 from kassette_io._annotations import annotation
 from kassette_io.context import Context
+from kassette_io.declaring import full_name
 from kassette_io.storage import Storage
 from kassette_io.workflows import Workflow, workflow
 
@@ -72,9 +73,9 @@ def watched(given: WorkflowOrFunction, storage: Storage, observer: Observer) -> 
     """
     version, events = None, None
     if isinstance(given, Workflow):
-        fn, version, events = given.fn, given.version, given.events
+        fn, name, version, events = given.fn, given.name, given.version, given.events
     elif callable(cast("object", given)):
-        fn = given
+        fn, name = given, full_name(given)
     else:
         raise UsageError(f"{given!r} is neither a workflow nor the function of one")
 
@@ -86,7 +87,7 @@ def watched(given: WorkflowOrFunction, storage: Storage, observer: Observer) -> 
     disguised.__signature__ = signature
     disguised.__annotations__ = {name: annotation(fn, name) for name in signature.parameters}
     disguised.__name__ = getattr(fn, "__name__", type(fn).__name__)
-    return workflow(disguised, storage=storage, version=version, events=events)
+    return workflow(disguised, storage=storage, name=name, version=version, events=events)
 
 
 async def call(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:

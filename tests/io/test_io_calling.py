@@ -6,6 +6,7 @@ import contextvars
 import gc
 import weakref
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import anyio
@@ -14,6 +15,7 @@ from anyio import Event, create_task_group
 from anyio.lowlevel import checkpoint
 
 from kassette_io import (
+    BatchStorage,
     Context,
     Entry,
     Failed,
@@ -260,7 +262,8 @@ class Counting(Delegating):
 
     async def append_all(self, run_id: str, entries: list[Entry]) -> int:
         self.appends.append(len(entries))
-        return await self.inner.append_all(run_id, entries)  # type: ignore[no-any-return]
+        assert isinstance(self.inner, BatchStorage)
+        return await self.inner.append_all(run_id, entries)
 
 
 @pytest.mark.parametrize("plain", [False, True])
@@ -275,17 +278,15 @@ async def test_many_waits_are_one_append_and_an_answer_costs_the_same_however_ma
     async def flow(ctx: Context) -> int:
         answers: list[Any] = []
 
-        async def ask(own: Context, number: int) -> None:
+        async def ask(number: int, own: Context) -> None:
             answers.append(await own.suspend(f"ok {number}"))
 
         if plain:
             async with create_task_group() as group:
                 for number in range(count):
-                    group.start_soon(ask, ctx, number)
+                    group.start_soon(ask, number, ctx)
         else:
-            await ctx.parallel(
-                {str(number): lambda own, n=number: ask(own, n) for number in range(count)}
-            )
+            await ctx.parallel({str(number): partial(ask, number) for number in range(count)})
         return sum(answers)
 
     outcome: Any = await flow.start(run_id=RUN)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -34,7 +34,7 @@ from tests.io.stories import RUN, Ledger, journal_steps, journal_types
 
 pytestmark = pytest.mark.anyio
 
-Tool = Callable[[], Awaitable[Any]]
+Tool = Callable[[], Coroutine[Any, Any, Any]]
 Runner = Callable[[list[Tool]], Awaitable[Any]]
 """How a framework runs tools side by side."""
 
@@ -54,7 +54,7 @@ async def native_group(tools: list[Tool]) -> None:
     else:
         async with asyncio.TaskGroup() as group:
             for tool in tools:
-                group.create_task(tool())  # type: ignore[arg-type]
+                group.create_task(tool())
 
 
 async def gathered(tools: list[Tool]) -> None:

@@ -137,7 +137,7 @@ async def test_a_wrapper_that_returns_no_awaitable_leaves_the_run_open(
     memory: MemoryStorage,
 ) -> None:
     """If it fails, a run id is lost to a decorator that forgot to be async."""
-    wrong = functools.wraps(plain)(lambda ctx: 7)
+    wrong: Any = functools.wraps(plain)(lambda ctx: 7)
     with pytest.raises(
         UsageError, match=r"returned 7 and no awaitable; declare it with `async def`"
     ):
@@ -369,9 +369,9 @@ async def test_another_workflow_is_refused_the_run(world: World) -> None:
     """If it fails, two workflows with one run id take each other's results in silence."""
     await named("billing", world.open()).start(run_id=RUN)
     other = named("shipping", world.open())
-    for ask in (lambda: other.start(run_id=RUN), lambda: other.resume(RUN, "ok", 1)):
+    for asked in (other.start(run_id=RUN), other.resume(RUN, "ok", 1)):
         with pytest.raises(UsageError, match=r"was begun by workflow '.*billing'.*name='billing'"):
-            await ask()
+            await asked
     assert await journal_types(world.open()) == ["start", "suspend"]
 
 
