@@ -40,14 +40,15 @@ class _Name:
 
 @final
 class _Open:
-    """A step that is running or whose result is being appended."""
+    """A step that is running, or whose result is being appended."""
 
-    __slots__ = ("full", "name", "number", "result")
+    __slots__ = ("full", "name", "number", "result", "returned")
 
     def __init__(self, full: str, name: _Name, number: int) -> None:
         self.full = full
         self.name = name
         self.number = number
+        self.returned = False
         self.result: Any = None
 
 
@@ -55,19 +56,18 @@ class _Open:
 class Steps:
     """The steps of a session of run ``run_id`` over the journal ``recorded``."""
 
-    __slots__ = ("_appending", "_names", "_recorded", "_run_id", "_running")
+    __slots__ = ("_names", "_open", "_recorded", "_run_id")
 
     def __init__(self, recorded: Recorded, run_id: str) -> None:
         self._recorded = recorded
         self._run_id = run_id
         self._names: dict[str, _Name] = {}
-        self._running: dict[str, _Open] = {}
-        self._appending: dict[str, _Open] = {}
+        self._open: dict[str, _Open] = {}
 
     @property
     def in_flight(self) -> bool:
         """Whether a step is running, or its result is on its way into the journal."""
-        return bool(self._running or self._appending)
+        return bool(self._open)
 
     def record(self, command: Record) -> Replay | RunStep:
         """Number the step and replay it or have it run.
@@ -105,7 +105,7 @@ class Steps:
         if entry is not None:
             return Replay(entry)
         name.open += 1
-        self._running[step_id] = _Open(full, name, number)
+        self._open[step_id] = _Open(full, name, number)
         return RunStep(step_id, full)
 
     def succeed(self, command: StepSucceeded, session: int, timestamp: str) -> StepEntry:
@@ -115,16 +115,16 @@ class Steps:
         running.
         """
         step_id = command.step_id
-        step = self._running.get(step_id)
-        if step is None:
+        step = self._open.get(step_id)
+        if step is None or step.returned:
             raise InternalError(f"step {step_id!r} is not running")
         result_json, step.result = settle_value(command.result, f"the result of step {step_id!r}")
-        self._appending[step_id] = self._running.pop(step_id)
+        step.returned = True
         return StepEntry.of_fields(session, timestamp, None, b"{}", step_id, step.full, result_json)
 
     def settle(self, step_id: str) -> Any:
         """Return the result of a step whose entry is durable now."""
-        step = self._appending.pop(step_id, None)
+        step = self._open.pop(step_id, None)
         if step is None:
             return None
         step.name.open -= 1
@@ -132,7 +132,7 @@ class Steps:
 
     def fail(self, step_id: str) -> None:
         """Take note that a step has failed, or that its result was not written."""
-        step = self._running.pop(step_id, None) or self._appending.pop(step_id, None)
+        step = self._open.pop(step_id, None)
         if step is None:
             return
         name = step.name

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Callable, Coroutine, Generator
-from contextvars import Context, copy_context
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextvars import Context
 from typing import Any, TypeVar, cast, final
 
 from anyio import move_on_after, sleep
@@ -43,6 +43,11 @@ class Call:
         self.retry = retry
         self.seconds = seconds
         self.step_id = ""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the function is called once, without a time limit."""
+        return self.retry is None and self.seconds is None
 
     async def perform(self) -> Any:
         """Call the function until an attempt succeeds or is the last one."""
@@ -90,11 +95,13 @@ class Flight:
             self.scope.shield = True
 
 
-def new_context(inside: Callable[[], object]) -> Context:
-    """Return a copy of the current context in which ``inside`` has been called."""
-    context = copy_context()
-    context.run(inside)
-    return context
+def as_coroutine(awaitable: Awaitable[T]) -> Coroutine[Any, Any, T]:
+    """Return a coroutine that awaits ``awaitable``, or itself if it is one."""
+    return awaitable if type(awaitable) is types.CoroutineType else _await(awaitable)
+
+
+async def _await(awaitable: Awaitable[T]) -> T:
+    return await awaitable
 
 
 @types.coroutine

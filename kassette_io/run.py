@@ -17,9 +17,8 @@ from __future__ import annotations
 import inspect
 import sys
 import warnings
-from collections.abc import Awaitable, Callable, Coroutine, Hashable
-from contextvars import Context, ContextVar
-from functools import partial
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextvars import Context, ContextVar, copy_context
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, cast, final, overload
 from weakref import ref
@@ -69,7 +68,7 @@ from kassette.errors import naming_run
 from kassette.timestamps import Timeout
 from kassette_io import _clock
 from kassette_io._waiting import checkpoint_if_cancelled, current_task, fly
-from kassette_io.calling import Call, Flight, in_context, new_context
+from kassette_io.calling import Call, Flight, as_coroutine, in_context
 from kassette_io.storage import BatchStorage, SessionStorage
 from kassette_io.typed import TypedValue, ValueCodec, annotated_value, typed_value
 
@@ -134,7 +133,7 @@ class Run:
     @property
     def was_told(self) -> bool:
         """Whether the session's own task has been raised a SuspendError."""
-        return self._machine.was_told(_caller(self._home))
+        return self._machine.was_told(ref(self._home))
 
     @property
     def lost_to(self) -> BaseException | None:
@@ -232,7 +231,7 @@ class Run:
         else:
             typed = self._typed(name, fn, result_type)
         task = current_task()
-        match self._handle(Record(name, path, _caller(task), interchangeable))[0]:
+        match self._handle(Record(name, path, ref(task), interchangeable))[0]:
             case Replay(entry=entry):
                 result = self._value_of(entry, typed)
                 if on_replay is not None:
@@ -298,11 +297,16 @@ class Run:
         step_id = call.step_id
         try:
             await checkpoint_if_cancelled()
-            context = new_context(partial(_INSIDE.set, (*_INSIDE.get(), (self, step_id))))
-            if alone:
-                result = await in_context(context, call.perform())
-            else:
+            context = copy_context()
+            context.run(_INSIDE.set, (*_INSIDE.get(), (self, step_id)))
+            if not alone:
                 result = await self._fly(path, call, context)
+            elif call.is_plain:
+                result = context.run(call.fn, *call.args)
+                if inspect.isawaitable(result):
+                    result = await in_context(context, as_coroutine(result))
+            else:
+                result = await in_context(context, call.perform())
             kept = None
             try:
                 if typed is not None:
@@ -355,7 +359,7 @@ class Run:
         typed: TypedValue | None,
     ) -> Any:
         """Do as ``wait_for_event`` on branch ``path``."""
-        effects = self._handle(WaitForEvent(name, timeout, reason, path, _caller(current_task())))
+        effects = self._handle(WaitForEvent(name, timeout, reason, path, ref(current_task())))
         resume = cast("Deliver", await self._perform(effects)).entry
         if typed is None:
             return resume.value
@@ -365,7 +369,7 @@ class Run:
     def enter_parallel(self, keys: tuple[str, ...], path: BranchPath) -> None:
         """Begin a parallel block with one branch for every key."""
         self._check_outside("a parallel block")
-        refusals = self._handle(EnterParallel(keys, path, _caller(current_task())))
+        refusals = self._handle(EnterParallel(keys, path, ref(current_task())))
         if refusals:
             raise cast("Raise", refusals.pop()).error
 
@@ -373,7 +377,7 @@ class Run:
         self, keys: tuple[str, ...], path: BranchPath, *, abandoned: bool
     ) -> None:
         """End a parallel block. Raises SuspendError if one of its branches has suspended."""
-        caller = _caller(current_task())
+        caller = ref(current_task())
         await self._report(LeaveParallel(keys, path, abandoned, caller), failing=abandoned)
 
     def enter_function(self) -> None:
@@ -531,10 +535,15 @@ class Run:
         while waiting:
             match waiting.pop():
                 case Append(entry=entry):
-                    entries: list[Entry] = [entry]
-                    while waiting and isinstance(waiting[-1], Append):
-                        entries.append(cast("Append", waiting.pop()).entry)
-                    waiting.extend(reversed(await self._append(entries)))
+                    if waiting and isinstance(waiting[-1], Append):
+                        waiting.extend(reversed(await self._append_all([entry, *_taken(waiting)])))
+                        continue
+                    try:
+                        offset = await self._storage.append(self.run_id, entry)
+                    except BaseException as error:
+                        await self._report_failure(AppendFailed(entry, error), error)
+                        raise
+                    waiting.extend(reversed(self._handle(Appended(entry, offset))))
                 case Return() | Deliver() as answer:
                     given = answer
                 case Release():
@@ -554,22 +563,22 @@ class Run:
                     raise AssertionError("a step outside record")
         return given
 
-    async def _append(self, entries: list[Entry]) -> list[Effect]:
-        """Append entries, several of them in one go where storage can; report each."""
+    async def _append_all(self, entries: list[Entry]) -> list[Effect]:
+        """Append several entries, in one go where storage can; report each."""
         storage = self._storage
+        effects: list[Effect] = []
         try:
-            if len(entries) == 1:
-                offset = await storage.append(self.run_id, entries[0])
-            elif isinstance(storage, BatchStorage):
+            if isinstance(storage, BatchStorage):
                 offset = await storage.append_all(self.run_id, entries)
+                for at, entry in enumerate(entries, offset):
+                    effects += self._handle(Appended(entry, at))
             else:
-                return [effect for each in entries for effect in await self._append([each])]
+                for entry in entries:
+                    offset = await storage.append(self.run_id, entry)
+                    effects += self._handle(Appended(entry, offset))
         except BaseException as error:
             await self._report_failure(AppendFailed(entries[0], error), error)
             raise
-        effects: list[Effect] = []
-        for at, entry in enumerate(entries, offset):
-            effects += self._handle(Appended(entry, at))
         return effects
 
     async def _reload(self) -> list[Effect]:
@@ -591,6 +600,7 @@ def _after_the_call(refused: ValueRefusedError, run_id: str) -> ValueRefusedErro
     )
 
 
-def _caller(task: Any) -> Hashable:
-    """Return what tells a task apart from every other, and does not keep it alive."""
-    return ref(task)
+def _taken(waiting: list[Effect]) -> Iterator[Entry]:
+    """Take the appends that come next."""
+    while waiting and isinstance(waiting[-1], Append):
+        yield cast("Append", waiting.pop()).entry

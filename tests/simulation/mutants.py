@@ -202,12 +202,12 @@ MUTANTS: tuple[Mutant, ...] = (
         "break",
     ),
     Mutant(
-        "a step that was not written counts as failed for good",
+        "a step that was not written stays in flight",
         ON_DISK,
         (Steps,),
         "fail",
-        "self._running.pop(step_id, None) or self._appending.pop(step_id, None)",
-        "self._running.pop(step_id, None)",
+        "if step is None:",
+        "if step is None or step.returned:",
     ),
     Mutant(
         "waits are written while the function runs",
