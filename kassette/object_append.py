@@ -319,7 +319,7 @@ class ObjectWriter:
 
     def _found(self, body: bytes, etag: str, now: float) -> AppendEffect:
         landed = self._sent is not None and body.startswith(self._sent)
-        if not landed and self._is_cut_off(body, etag):
+        if self._is_cut_off(body, etag):
             return self._ask_again(self._cut_off(body), now)
         if self._known and not body.startswith(self._body):
             return self._lose(self._deleted("and made anew by somebody else "))
@@ -340,7 +340,7 @@ class ObjectWriter:
 
         What is known and no more under another etag is cut off too: somebody has written since.
         """
-        if not self._known or self._sent is None or len(body) >= len(self._sent):
+        if self._sent is None or len(body) >= len(self._sent):
             return False
         unchanged = len(body) == len(self._body) and etag == self._etag
         return self._sent.startswith(body) and not unchanged

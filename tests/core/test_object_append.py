@@ -294,6 +294,10 @@ def test_d5_the_budget_for_others_is_five_refused_puts_and_each_pause_is_double(
     assert isinstance(error, WriteContentionError)
     assert pauses == [FIRST_PAUSE * 2**n for n in range(MAX_ATTEMPTS)]
     assert error.__cause__ is None
+    assert str(error) == (
+        "run 'run-1': 5 conditional puts were refused. Somebody else is writing; start the run "
+        "again, its journal tells what landed"
+    )
     assert handle(writer, append(step(1, "b"))) == GetObject(0.0)
 
 
@@ -418,6 +422,15 @@ def test_d5_a_clear_refusal_after_an_open_put_promises_nothing() -> None:
     assert error.__cause__ is denied
 
 
+def test_d5_what_is_not_certain_anyway_is_told_as_it_is() -> None:
+    """An operator would read of a doubt that is nothing new, in place of what the store said."""
+    writer = knowing(start(1))
+    handle(writer, append(step(1, "a")))
+    handle(writer, PutUnclear(LOST))
+    said = StorageError("the store is in maintenance")
+    assert refusal(handle(writer, GetDenied(said))) is said
+
+
 def test_d5_a_clear_refusal_is_certain_again_once_the_object_has_changed() -> None:
     """A put under a condition that cannot come true again would be feared for ever."""
     writer = knowing(start(1))
@@ -494,6 +507,11 @@ def test_a_first_read_that_fails_says_so_and_what_the_client_said() -> None:
     error = refusal(handle(writer, GetFailed(given), now=6.0))
     assert str(error) == "nothing listens at http://x:1; no usable answer for 5.0 s"
     assert error.__cause__ is given
+    handle(writer, append(start(1), patience=0.0))
+    error = refusal(handle(writer, GetFailed(OSError("gone")), now=7.0))
+    assert str(error) == (
+        "cannot read the journal of run 'run-1': OSError('gone'); no usable answer for 0.0 s"
+    )
 
 
 def test_what_an_append_has_sent_is_not_taken_for_what_the_next_one_has() -> None:
