@@ -2,7 +2,7 @@
 
 A map for newcomers:
 
-- ``step``, ``concurrent``, ``replay``, ``growth``, ``opening``, ``imports``  one benchmark each
+- ``step``, ``concurrent``, ``replay``, ``typed``, ``growth``, ``opening``, ``imports``  one each
 - ``harness``   contestants in processes of their own, whose rounds alternate
 - ``worker``    one such process
 - ``report``    medians, ratios, tables

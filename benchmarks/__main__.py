@@ -18,6 +18,7 @@ MODULES = {
     "step": "step",
     "concurrent": "concurrent",
     "replay": "replay",
+    "typed": "typed",
     "growth": "growth",
     "open": "opening",
     "imports": "imports",

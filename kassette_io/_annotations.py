@@ -17,7 +17,6 @@ import re
 import types
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, Optional, Union, cast, get_args, get_origin
-from weakref import WeakKeyDictionary
 
 from kassette_io._type_forms import refers_ahead, resolved
 
@@ -36,28 +35,29 @@ _PLAIN_NAMES: Final[dict[str, Any]] = {
 }
 
 
+def written(function: Callable[..., object], name: str) -> tuple[Callable[..., object], Any]:
+    """Return the function that was written, and its annotation as it stands there; Any if none."""
+    if type(function) is not types.FunctionType:
+        function = _function_of(function)
+    return function, getattr(function, "__annotations__", {}).get(name, Any)
+
+
 def annotation(function: Callable[..., object], name: str) -> Any:
     """Return the resolved annotation of parameter ``name`` (or ``"return"``) of ``function``.
 
     Any where there is none, or where it cannot be resolved.
     """
-    if type(function) is not types.FunctionType:
-        function = _function_of(function)
-    raw: object = getattr(function, "__annotations__", {}).get(name, Any)
+    function, raw = written(function, name)
     if raw is Any:
         return Any
     if isinstance(raw, str):
-        plain = _plainly(raw)
-        if plain is not None:
-            return plain[0]
-    elif not refers_ahead(raw):
-        return raw
-    return _resolved(function, name, raw)
+        plain = plainly(raw)
+        return _resolved(function, raw) if plain is None else plain[0]
+    return _resolved(function, raw) if refers_ahead(raw) else raw
 
 
-def returned(function: Callable[..., object]) -> Any:
-    """Return the annotation of what ``function`` returns, or of what that is awaited to."""
-    declared = annotation(function, "return")
+def awaited(declared: Any) -> Any:
+    """Return what ``declared`` is awaited to, if it is something to be awaited."""
     while _is_awaited(get_origin(declared) or declared):
         arguments = get_args(declared)
         declared = arguments[-1] if arguments else Any
@@ -94,13 +94,12 @@ def _says_nothing() -> Any:
     """Stand for a callable without annotations."""
 
 
-_remembered = functools.lru_cache(maxsize=1024)
-"""Bounded: annotations may be made while a program runs."""
+@functools.lru_cache(maxsize=1024)
+def plainly(text: str) -> tuple[Any] | None:
+    """Resolve an annotation that names nothing but JSON's own types, without its function.
 
-
-@_remembered
-def _plainly(text: str) -> tuple[Any] | None:
-    """Resolve an annotation that names nothing but JSON's own types, without its function."""
+    Remembered, but not for ever: annotations may be made while a program runs.
+    """
     if not _PLAIN_NAMES.keys() >= set(re.findall(r"[^][|, ]+", text)):
         return None
     try:
@@ -109,24 +108,12 @@ def _plainly(text: str) -> tuple[Any] | None:
         return None
 
 
-def _resolved(function: Callable[..., object], name: str, raw: object) -> Any:
-    known = _RESOLVED.get(function)
-    if known is None:
-        known = _RESOLVED[function] = {}
-    if name not in known:
-        known[name] = _resolve(function, raw)
-    return known[name]
-
-
-_RESOLVED: WeakKeyDictionary[object, dict[str, Any]] = WeakKeyDictionary()
-
-
-def _resolve(function: Callable[..., object], raw: object) -> Any:
-    written: Any = function
-    while hasattr(written, "__wrapped__"):
-        written = written.__wrapped__
-    parameters = {each.__name__: each for each in getattr(written, "__type_params__", ())}
+def _resolved(function: Callable[..., object], raw: object) -> Any:
+    source: Any = function
+    while hasattr(source, "__wrapped__"):
+        source = source.__wrapped__
+    parameters = {each.__name__: each for each in getattr(source, "__type_params__", ())}
     try:
-        return resolved(raw, getattr(written, "__globals__", {}), parameters)
+        return resolved(raw, getattr(source, "__globals__", {}), parameters)
     except Exception:
         return Any

@@ -74,6 +74,10 @@ class Misfit(Exception):
         return f"{self.path or 'it'} {self.why}"
 
 
+class Changed(Misfit):
+    """A value is of the type, and would come back as another one."""
+
+
 class NotJson(Exception):
     """The type is not JSON's own."""
 

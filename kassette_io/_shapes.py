@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, cast
 
 from kassette.values import decode_value, encode_value, json_equal
-from kassette_io._json_types import Check, Misfit, nearer, refuse
+from kassette_io._json_types import Changed, Check, Misfit, described, nearer, refuse
 from kassette_io._sameness import has_equality
 from kassette_io._type_forms import is_dict
 
@@ -115,11 +115,11 @@ class CodecShape(Shape):
         raw = asked(lambda: encode_value(plain, what))
         again = self.load(decode_value(raw), given=False)
         if type(again) is not type(value):
-            refuse(again, f"{type(value).__name__}, which was given to to_json,")
+            raise Changed(f"would come back from from_json as {described(again)}")
         if _equality(value, again) is False:
-            raise Misfit("would come back as another one from from_json")
+            raise Changed("would come back from from_json as another one")
         if not json_equal(decode_value(raw), asked(lambda: self._codec.to_json(again))):
-            raise Misfit("would be written differently once it came back from from_json")
+            raise Changed("would be written differently once it came back from from_json")
         writing.trusted[id(value)] = value
         return plain
 

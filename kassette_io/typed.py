@@ -37,11 +37,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeVar, cast, final
+from weakref import WeakKeyDictionary
 
 from kassette import UsageError, ValueRefusedError
 from kassette.values import decode_value, encode_value, json_equal
-from kassette_io._annotations import annotation, returned
-from kassette_io._json_types import Check, Misfit, NotJson, anything, json_check
+from kassette_io._annotations import annotation, awaited, plainly, written
+from kassette_io._json_types import Changed, Check, Misfit, NotJson, anything, json_check
 from kassette_io._type_forms import is_codec, is_dict, is_list, spelled
 
 T = TypeVar("T")
@@ -69,10 +70,6 @@ class Kept(NamedTuple):
 
     plain: Any
     value: Any
-
-
-class _Changed(Misfit):
-    """A value of the type that would come back as another one."""
 
 
 @final
@@ -150,7 +147,7 @@ class TypedValue:
         try:
             try:
                 return self._as_its_type(value, what)
-            except _Changed:
+            except Changed:
                 raise
             except Exception:
                 if not _is_json(value):
@@ -179,7 +176,7 @@ class TypedValue:
         again = self._shape.load(decode_value(encode_value(plain, what)), given=False)
         found = difference(value, again, trusted=writing.trusted)
         if found is not None:
-            raise _Changed(found[1], found[0])
+            raise Changed(found[1], found[0])
         return Kept(plain, again)
 
     def _refusal(self, error: Exception, what: str) -> ValueRefusedError:
@@ -215,9 +212,35 @@ def annotated_value(function: Callable[..., object], name: str) -> TypedValue | 
     None where it is any JSON, or where it cannot be resolved or rebuilt: an annotation is written
     for people and type checkers first, so one that says nothing here is no mistake.
     """
-    declared = returned(function) if name == "return" else annotation(function, name)
-    if declared is Any:
+    source, raw = written(function, name)
+    if raw is Any:
         return None
+    if isinstance(raw, str):
+        plain = _of_plain_text(raw)
+        if plain is not None:
+            return plain[0]
+    known = _ANNOTATED.setdefault(source, {})
+    found = known.get(name)
+    if found is None or found[0] is not raw:
+        found = known[name] = raw, _of_annotation(source, name)
+    return found[1]
+
+
+_Adapters = dict[str, tuple[object, TypedValue | None]]
+_ANNOTATED: WeakKeyDictionary[object, _Adapters] = WeakKeyDictionary()
+
+
+@functools.lru_cache(maxsize=1024)
+def _of_plain_text(text: str) -> tuple[TypedValue | None] | None:
+    """Remember the adapter of an annotation that is text and names JSON's own types alone."""
+    plain = plainly(text)
+    return None if plain is None else (_typed_value(plain[0]),)
+
+
+def _of_annotation(function: Callable[..., object], name: str) -> TypedValue | None:
+    declared = annotation(function, name)
+    if name == "return":
+        declared = awaited(declared)
     try:
         return _typed_value(declared)
     except Exception:

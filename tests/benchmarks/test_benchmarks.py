@@ -17,6 +17,10 @@ CONTESTANTS = {
     "step": [{"plain loop, inline", "asyncio", "trio"}, {"asyncio, inline", "asyncio", "trio"}],
     "concurrent": [{"plain loop, inline", "asyncio", "trio"}],
     "replay": [{"orjson.loads on each line", "asyncio", "trio", "asyncio, keeping them"}] * 3,
+    "typed": [
+        {"no type", "dict[str, Any]"},
+        {"16 messages", "16 messages, a TypedDict", "16 dataclasses", "16 models"},
+    ],
     "growth": [{"asyncio, 10 entries", "asyncio, 100 entries"}, {"plain loop, 100 entries"}],
     "open": [{"size of the file", "start, asyncio", "start, trio", "resume, trio"}] * COUNTED,
     "imports": [

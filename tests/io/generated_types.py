@@ -122,16 +122,15 @@ def fielded(fields: dict[str, Kind], number: int, style: Any) -> list[Kind]:
             lambda keys: {key: given[key] for key in given if key in keys}
         )
     )
-    return [
-        Kind(dataclass, built(dataclass)),
-        Kind(closed, built(closed)),
-        Kind(
-            opened,
-            built(opened).flatmap(lambda one: text.map(lambda extra: with_extra(one, extra))),
-        ),
-        Kind(whole, values),
-        Kind(partly, some),
-    ]
+    checked = [Kind(closed, built(closed)), Kind(opened, built(opened).flatmap(extended))]
+    if "Iterable" in repr(declared):  # a model itself makes of it what can be read but once
+        checked = []
+    return [*checked, Kind(dataclass, built(dataclass)), Kind(whole, values), Kind(partly, some)]
+
+
+def extended(model: Any) -> st.SearchStrategy[Any]:
+    """Give the model with a field beside the declared ones."""
+    return text.map(lambda extra: with_extra(model, extra))
 
 
 def with_extra(model: Any, extra: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel
@@ -86,6 +87,8 @@ def strictly_same(one: Any, other: Any) -> bool:
         return [*one] == [*other] and all(strictly_same(one[key], other[key]) for key in one)
     if isinstance(one, (list, tuple)):
         return len(one) == len(other) and all(map(strictly_same, one, other))
+    if isinstance(one, datetime):  # pydantic has a class of its own for fixed offsets
+        return one == other and one.isoformat() == other.isoformat() and one.fold == other.fold
     if hasattr(one, "__dataclass_fields__"):
         return all(
             strictly_same(getattr(one, name), getattr(other, name))

@@ -132,8 +132,8 @@ class Forgetful:
         (Bad(1, LookupError("no value")), 1, "LookupError: no value"),
         (Bad({1, 2}, 1), 1, "which JSON does not have"),
         (Bad(float("nan"), 1), 1, "is nan"),
-        (Bad(1, "1"), 1, "it is the text '1', and int"),
-        (Bad(1, 2), 1, "would come back as another one"),
+        (Bad(1, "1"), 1, "would come back from from_json as the text '1'"),
+        (Bad(1, 2), 1, "would come back from from_json as another one"),
         (Forgetful(), Matrix([[1]]), "would be written differently"),
     ],
 )
