@@ -88,7 +88,7 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def mutate(session: nox.Session) -> None:
-    """Break the code in every small way and see a test fail; `-- [module …] [--seconds N]`."""
+    """Break the code in every small way and see a test fail; `-- [module …]`, `-- --sample N`."""
     install(session, "test")
     session.run("python", "-m", "tests.mutation", *session.posargs)
 

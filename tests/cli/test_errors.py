@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import anyio
@@ -59,6 +60,7 @@ MISUSES = [
     (("list", "--limit", "9" * 5000), "is not a whole number of at least 0"),
     (("list", "--limit"), "expected one argument"),
     (("list", "--lim", "1"), "unrecognized arguments"),
+    (("--vers",), "unrecognized arguments: --vers"),
     (("list", "--status", "done"), "'done' is not one of completed, failed, cancelled,"),
     (("list", "--status", "failed,"), "'' is not one of completed, failed, cancelled,"),
     (("list", "--older-than", "30"), "'30' is not an age; write 45s, 30m, 12h, 30d or 2w"),
@@ -275,21 +277,21 @@ def test_errors_on_a_terminal_are_the_same_lines(url: str, store: Path) -> None:
         assert shown.out == b""
 
 
-def test_a_bug_is_one_line_as_well(url: str, tmp_path: Path) -> None:
+def test_a_bug_is_one_line_as_well(url: str) -> None:
     """A bug of ours would fill the screen, or say nothing that its report could be traced by."""
-    (tmp_path / "sitecustomize.py").write_text(
-        "import kassette.status\n"
-        "def run_status(entries):\n"
-        "    raise ZeroDivisionError('no\\nway')\n"
-        "kassette.status.run_status = run_status\n",
-        encoding="utf-8",
-    )
-    env = environment()
-    env["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{env['PYTHONPATH']}"
-    message = complaint(run("--storage", url, "status", "completed", env=env), 1)
+    broken = """
+import sys
+import kassette
+from kassette_cli.main import main
+def run_status(entries):
+    raise ZeroDivisionError('no\\nway')
+kassette.run_status = run_status
+sys.exit(main())
+"""
+    command = (sys.executable, "-c", broken)
+    message = complaint(run("--storage", url, "status", "completed", command=command), 1)
     assert message == (
-        "this is a bug in kassette, please report it: ZeroDivisionError: no\\nway "
-        f"({tmp_path}/sitecustomize.py:3)"
+        "this is a bug in kassette, please report it: ZeroDivisionError: no\\nway (<string>:6)"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import sys
 import threading
 from collections.abc import Generator
 from pathlib import Path
@@ -229,16 +230,26 @@ def test_colours_are_for_terminals_that_want_them(url: str) -> None:
 
 
 @pytest.mark.parametrize("missing", ["rich", "aiofiles"])
-def test_without_its_extra_a_terminal_gets_json_and_a_note(
-    url: str, tmp_path: Path, missing: str
-) -> None:
+def test_without_its_extra_a_terminal_gets_json_and_a_note(url: str, missing: str) -> None:
     """The command without its extra would be a traceback, or silent about what it misses."""
-    (tmp_path / f"{missing}.py").write_text(
-        f"raise ModuleNotFoundError(name={missing!r})", encoding="utf-8"
-    )
-    env = environment(TERM="xterm-256color")
-    env["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{env['PYTHONPATH']}"
-    assert run_on_terminal("--storage", url, "dump", "completed", env=env) == Outcome(
+    without = f"""
+import sys
+import kassette_cli
+from kassette_cli.main import main
+class Missing:
+    def find_spec(self, name, *_):
+        if name == {missing!r}:
+            raise ModuleNotFoundError(name=name)
+for name in list(sys.modules):
+    if name.startswith(({missing!r}, "kassette_cli.terminal", "kassette_cli.evidence")):
+        del sys.modules[name]
+        vars(kassette_cli).pop(name.rpartition(".")[2], None)
+sys.meta_path.insert(0, Missing())
+sys.exit(main())
+"""
+    command = (sys.executable, "-c", without)
+    shown = Terminal("--storage", url, "dump", "completed", command=command).close()
+    assert shown == Outcome(
         0,
         COMPLETED.replace("\n", "\r\n").encode(),
         f"kassette: {missing} is missing, so this is JSON; pip install 'kassette[cli]'\n".encode(),
@@ -329,3 +340,24 @@ def test_progress_ends_with_the_work_even_if_that_fails(monkeypatch: pytest.Monk
         display.is_shown.wait()
         raise ZeroDivisionError
     assert display.asked == ["start", "stop"]
+
+
+def test_options_of_dump_count_on_a_terminal_too(store: Path, url: str) -> None:
+    """`--follow --offset 7` would show everything again, `--full` cut results short all the same."""
+    followed = words_of(
+        run_on_terminal("--storage", url, "dump", "completed", "--follow", "--offset", "3")
+    )
+    assert followed == "session 1 3 complete 2026-01-31 12:00:02"
+    long = "z" * 3000
+    (store / "long.jsonl").write_text(COMPLETED.replace('"second"', f'"{long}"'), encoding="utf-8")
+    for options, count in ((("--full",), 3000), ((), 799)):
+        shown = text_of(run_on_terminal("--storage", url, "dump", "long", *options, columns=120))
+        assert len(re.findall("z", shown)) == count
+
+
+def test_diff_shows_the_runs_on_their_own_sides(url: str) -> None:
+    """Whoever compares two runs would take the one for the other."""
+    shown = words_of(run_on_terminal("--storage", url, "diff", "completed", "resumed", columns=200))
+    assert shown.startswith("a is completed, b is resumed")
+    assert 'llm#2 a offset 2 "second" b has none' in shown
+    assert 'event approval a has none b offset 3 { "ok": true }' in shown

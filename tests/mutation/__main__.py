@@ -1,79 +1,48 @@
 """`python -m tests.mutation [module …]`: break the code in every small way and see a test fail.
 
-For every mutant the tests that call its function run in a forked process, the quick ones first; the
-first that fails kills it, and so do a hang and a crash. A survivor is either
-listed in ``survivors.toml`` with the reason why no test can or should tell it, or a missing test.
+For every mutant the tests that run its line run in a forked process, the quick ones first; the
+first that fails kills it, and so do a hang and a crash. A survivor is either listed in
+``survivors/PACKAGE.toml`` with the reason why no test can or should tell it, or a missing test.
 A listed one that is killed is tried again before that is believed: a busy machine kills, too.
-Fails if fewer than 95 % are killed, if a survivor is not listed, or if a listed mutant was killed
-or is gone.
+Fails if too few of a package's mutants are killed, if a survivor is not listed, or if a listed
+mutant was killed or is gone.
+
+With ``--sample N`` it tries N mutants of those not listed, the same ones for the same ``--seed``.
+They are drawn by their names, so that a change of the code changes few of them.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
-import importlib
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
 import tomllib
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 from tests.mutation import trial
 from tests.mutation.mutants import Mutant, mutants_of
+from tests.mutation.suites import ENOUGH, ROOT, SUITES, Suite, files_of, package_of, path_of
 
-ROOT = Path(__file__).parents[2]
-LISTED = Path(__file__).with_name("survivors.toml")
-ENOUGH = 0.95
+LISTS = Path(__file__).with_name("survivors")
 TRIES = 3
 DAY = 86_400.0
-BLIND = ("tests/core/test_purity.py", "tests/core/test_transcripts.py")
-SUITES: dict[str, tuple[str, ...]] = {
-    "core": ("tests/core",),
-    "local": (
-        "tests/io/test_storages.py",
-        "tests/io/test_conformance.py",
-        "tests/io/test_io_journals.py",
-        "tests/io/test_io_racing.py",
-        "tests/io/test_threads.py",
-        "tests/crash/test_damage.py",
-        "tests/crash/test_disk.py",
-        "tests/crash/test_disturbed.py",
-        "tests/crash/test_forks.py",
-        "tests/crash/test_full_disk.py",
-        "tests/crash/test_letting_go.py",
-        "tests/crash/test_local_storage.py",
-        "tests/crash/test_lock.py",
-        "tests/crash/test_permissions.py",
-        "tests/crash/test_reading_files.py",
-    ),
-    "remote": (
-        "tests/io/test_storages.py",
-        "tests/io/test_conformance.py",
-        "tests/io/test_io_racing.py",
-        "tests/io/test_remote_cancelling.py",
-        "tests/io/test_remote_check.py",
-        "tests/io/test_remote_crossing.py",
-        "tests/io/test_remote_layout.py",
-        "tests/io/test_remote_storage.py",
-    ),
-}
-DRIVERS = {
-    "kassette_io._local_journal": "local",
-    "kassette_io._run_lock": "local",
-    "kassette_io.local_storage": "local",
-    "kassette_io.remote_storage": "remote",
-}
 
-Listed = dict[tuple[str, str, str], str]
-"""Why a mutant survives, by module, function and mutant."""
+Name = tuple[str, str, str]
+"""A mutant by module, function and key."""
+Listed = Mapping[Name, str]
+"""Why a mutant survives."""
 
 
 @dataclass(frozen=True)
@@ -91,138 +60,194 @@ class Report:
         return self.tried - len(self.survived)
 
 
-def _try_all(
-    bench: trial.Bench,
-    module: str,
-    listed: Listed,
-    tell: Callable[[str], None],
-    *,
-    jobs: int,
-    until: float,
-) -> Report:
-    """Try the mutants of a module, some at a time, while there is time; tell of each survivor."""
+@dataclass(frozen=True)
+class Plan:
+    """What is to be tried: of every module all, or, if there are any, the mutants ``drawn``."""
+
+    modules: Collection[str]
+    listed: Listed
+    drawn: Collection[Name]
+    jobs: int
+    until: float
+
+    def mutants(self, module: str, tree: ast.Module) -> list[Mutant]:
+        made = mutants_of(module, tree)
+        return [each for each in made if not self.drawn or name_of(each) in self.drawn]
+
+
+def name_of(mutant: Mutant) -> Name:
+    return mutant.module, mutant.where, mutant.key
+
+
+def draw(modules: Sequence[str], listed: Listed, count: int, seed: str) -> set[Name]:
+    """Choose mutants by lot, for each of which only its own name and the seed count."""
+
+    def lot(name: Name) -> bytes:
+        return sha256("\n".join((seed, *name)).encode()).digest()
+
+    made = (
+        name_of(each)
+        for module in modules
+        for each in mutants_of(module, ast.parse(path_of(module).read_text()))
+    )
+    return set(sorted((name for name in made if name not in listed), key=lot)[:count])
+
+
+def _report(bench: trial.Bench, plan: Plan, module: str, tell: Callable[[str], None]) -> Report:
+    """Try the mutants of a module, those of a sample at a glance first; tell of each survivor."""
     begun = time.monotonic()
-    path = ROOT / f"{module.replace('.', '/')}.py"
+    path = path_of(module)
     tree = ast.parse(path.read_text())
-    mutants = mutants_of(module, tree)
+    mutants = plan.mutants(module, tree)
+    if plan.drawn:
+        survived, left = _try_all(bench, plan, mutants, path, tree)
+    else:
+        survived, left = mutants, 0
+    if survived:
+        if not bench.measured:
+            bench.measure()
+        survived, more = _try_all(bench, plan, survived, path, tree)
+        left += more
+    for each in survived:
+        if name_of(each) not in plan.listed:
+            tell(f"  {module}, line {each.line}, {each.where}: {each.old} -> {each.new}")
+    found = [(each.where, each.key, each.line) for each in survived]
+    made = len(mutants_of(module, tree)) if plan.drawn else len(mutants)
+    return Report(module, made, len(mutants) - left, found, time.monotonic() - begun)
+
+
+def _try_all(
+    bench: trial.Bench, plan: Plan, mutants: Sequence[Mutant], path: Path, tree: ast.Module
+) -> tuple[list[Mutant], int]:
+    """Try mutants, some at a time, while there is time; return the survivors, and how many wait."""
     waiting = list(reversed(mutants))
     running: dict[int, Mutant] = {}
-    kills: Counter[tuple[str, str]] = Counter()
-    survived: list[tuple[str, str, int]] = []
-    while running or (waiting and time.monotonic() < until):
-        while waiting and len(running) < jobs:
+    kills: Counter[Name] = Counter()
+    survived: list[Mutant] = []
+    while running or (waiting and time.monotonic() < plan.until):
+        while waiting and len(running) < plan.jobs:
             mutant = waiting.pop()
             running[trial.fork(partial(bench.judge, mutant, path, tree))] = mutant
-        pid, status = os.wait()
+        pid, status = trial.wait()
         done = running.pop(pid)
+        name = name_of(done)
         if status == trial.SURVIVED:
-            survived.append((done.where, done.key, done.line))
-            tell(f"  {module}, line {done.line}, {done.where}: {done.old} -> {done.new}")
-        elif (module, done.where, done.key) in listed and kills[done.where, done.key] < TRIES - 1:
-            kills[done.where, done.key] += 1
+            survived.append(done)
+        elif name in plan.listed and kills[name] < TRIES - 1:
+            kills[name] += 1
             waiting.append(done)
-    tried = len(mutants) - len(waiting)
-    return Report(module, len(mutants), tried, survived, time.monotonic() - begun)
+    return sorted(survived, key=mutants.index), len(waiting)
 
 
-def _reports(
-    suite: str, modules: Sequence[str], listed: Listed, *, jobs: int, until: float
-) -> Iterator[Report]:
-    """Try modules on a bench of their own, in a child process."""
+def _reports(suite: Suite, plan: Plan) -> Iterator[Report]:
+    """Try a suite's modules on a bench of their own, in a child process."""
     reading, writing = os.pipe()
     log = Path(tempfile.mkdtemp(), "log")
     screen = os.dup(sys.stderr.fileno())
 
     def work(bench: trial.Bench) -> None:
-        for module in modules:
-            importlib.import_module(module)
-        with tempfile.TemporaryDirectory() as scratch:
-            bench.measure(Path(scratch))
-        for module in modules:
-            report = _try_all(bench, module, listed, tell, jobs=jobs, until=until)
-            os.write(writing, json.dumps(asdict(report)).encode() + b"\n")
+        for module in suite.modules:
+            if module in plan.modules:
+                report = _report(bench, plan, module, tell)
+                os.write(writing, json.dumps(asdict(report)).encode() + b"\n")
 
     def tell(text: str) -> None:
         os.write(screen, f"{text}\n".encode())
 
     def child() -> int:
         os.close(reading)
-        return trial.run_bench(ROOT, _files(SUITES[suite]), work)
+        return trial.run_bench(ROOT, files_of(suite), suite.modules, work, suite.patience)
 
     pid = trial.fork(child, log=log)
     os.close(writing)
     os.close(screen)
-    with open(reading) as lines:
-        for line in lines:
-            yield Report(**json.loads(line))
-    _, status = os.waitpid(pid, 0)
+    try:
+        with open(reading) as lines:
+            for line in lines:
+                yield Report(**json.loads(line))
+        _, status = trial.wait(pid)
+    except BaseException:
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGTERM)
+        raise
     if status:
-        sys.exit(log.read_text()[-4000:])
+        sys.exit(log.read_text()[-40000:])
     shutil.rmtree(log.parent)
 
 
-def _files(suite: Sequence[str]) -> list[str]:
-    found = (ROOT / each for each in suite)
-    files = [
-        path for each in found for path in (each.glob("test_*.py") if each.is_dir() else [each])
-    ]
-    return sorted(name for path in files if (name := str(path.relative_to(ROOT))) not in BLIND)
-
-
-def _listed() -> Listed:
-    listed: Listed = {}
-    for group in tomllib.loads(LISTED.read_text())["survivors"]:
-        for key in group["mutants"]:
-            listed[group["module"], group["where"], key] = group["reason"]
+def read_lists() -> dict[Name, str]:
+    """Return every listed survivor with its reason."""
+    listed: dict[Name, str] = {}
+    for path in sorted(LISTS.glob("*.toml")):
+        for group in tomllib.loads(path.read_text())["survivors"]:
+            for key in group["mutants"]:
+                listed[group["module"], group["where"], key] = group["reason"]
     return listed
 
 
 def _modules(names: Sequence[str]) -> list[str]:
-    core = sorted(f"kassette.{path.stem}" for path in (ROOT / "kassette").glob("[!_]*.py"))
-    every = [*core, *DRIVERS]
-    chosen = [each for each in every if each in names or each.rpartition(".")[2] in names]
-    if len(chosen) != len(names):
-        sys.exit(f"which modules? There are {', '.join(every)}")
-    return chosen or every
+    """Return the modules of these names, of these last parts of names, or in these packages."""
+    every = [module for suite in SUITES for module in suite.modules]
+    known = {(each, alias) for each in every for alias in (each, each.rpartition(".")[2])}
+    known |= {(each, f"{package_of(each)}.*") for each in every}
+    if unknown := set(names) - {alias for _, alias in known}:
+        sys.exit(f"no module {', '.join(sorted(unknown))}. There are {', '.join(every)}")
+    chosen = {module for module, alias in known if alias in names}
+    return [each for each in every if not names or each in chosen]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Give the exit code: 0 if nothing survived that is not listed."""
+    """Return the exit code: 0 if nothing survived that is not listed."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
-    parser.add_argument("modules", nargs="*", metavar="module", help="as in `machine`; all if none")
+    parser.add_argument(
+        "modules", nargs="*", metavar="module", help="as in `machine` or `kassette_cli.*`; or all"
+    )
     parser.add_argument("--seconds", type=float, default=DAY, help="stop after so long")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at a time")
+    parser.add_argument("--sample", type=int, default=0, metavar="N", help="try N of them only")
+    parser.add_argument("--seed", default="1", help="which ones, for --sample")
     options = parser.parse_args(arguments)
-    until = time.monotonic() + options.seconds
-    modules = _modules(options.modules)
-    listed = _listed()
     os.chdir(ROOT)
-    tried = survived = 0
+    listed = read_lists()
+    modules = _modules(options.modules)
+    drawn = draw(modules, listed, options.sample, options.seed) if options.sample else set()
+    if drawn:
+        modules = [each for each in modules if each in {module for module, _, _ in drawn}]
+    until = time.monotonic() + options.seconds
+    plan = Plan(modules, listed, drawn, options.jobs, until)
+    killed: Counter[str] = Counter()
+    tried: Counter[str] = Counter()
     failed = False
     for suite in SUITES:
-        mine = [module for module in modules if DRIVERS.get(module, "core") == suite]
-        for report in _reports(suite, mine, listed, jobs=options.jobs, until=until) if mine else ():
+        for report in _reports(suite, plan) if set(suite.modules) & set(modules) else ():
             failed |= _judge(report, listed)
-            tried += report.tried
-            survived += len(report.survived)
-    share = (tried - survived) / max(tried, 1)
-    print(f"{tried - survived} of {tried} mutants killed, {share:.1%}")
-    return int(failed or share < ENOUGH)
+            package = package_of(report.module)
+            killed[package] += report.killed
+            tried[package] += report.tried
+    for package, count in tried.items():
+        share = killed[package] / max(count, 1)
+        print(f"{package:28} {killed[package]} of {count} mutants killed, {share:.1%}")
+        failed |= share < ENOUGH[package] and not drawn
+    return int(failed)
 
 
 def _judge(report: Report, listed: Listed) -> bool:
-    """Print what became of a module's mutants; tell whether the list has to be mended."""
+    """Print what became of a module's mutants; return whether the list has to be mended."""
     module = report.module
     found = {(module, where, key) for where, key, _ in report.survived}
     unlisted = [each for each in report.survived if (module, *each[:2]) not in listed]
     print(
-        f"{module:28} {report.tried:5} of {report.made:4} mutants {report.killed:5} killed "
+        f"{module:32} {report.tried:5} of {report.made:4} mutants {report.killed:5} killed "
         f"{len(report.survived):4} survived, {len(unlisted)} of them not listed "
         f"({report.seconds:.0f} s)",
         flush=True,
     )
+    groups: defaultdict[str, list[str]] = defaultdict(list)
     for where, key, line in unlisted:
-        print(f"  line {line}\n  where = {json.dumps(where)}\n    {chr(39) * 3}{key}{chr(39) * 3},")
+        groups[where].append(f"    {chr(39) * 3}{key}{chr(39) * 3},  # line {line}")
+    for where, keys in groups.items():
+        print(f"[[survivors]]\nmodule = {json.dumps(module)}\nwhere = {json.dumps(where)}")
+        print('reason = ""\nmutants = [', *keys, "]\n", sep="\n", flush=True)
     stale = [key for key in listed if key[0] == module and key not in found]
     stale = stale if report.tried == report.made else []
     for _, where, key in stale:

@@ -49,8 +49,10 @@ SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 class Mutant:
     """One change: ``old`` becomes ``new`` in the statement ``within`` of the function ``where``.
 
-    ``holder`` is the object or list whose ``slot`` gets ``value``. ``at_import`` says that the change
-    is not in the body of a function, so that it takes an import to make it.
+    ``holder`` is the object or list whose ``slot`` gets ``value``. ``owner`` is the outermost function
+    around it, whose code holds it, ``span`` the lines of its statement, or of that one's head: who has
+    run none of them cannot tell the mutant. ``at_import`` says that the change is not in the body of a
+    function, so that it takes an import to make it.
     """
 
     module: str
@@ -62,6 +64,8 @@ class Mutant:
     holder: Any
     slot: Any
     value: Any
+    owner: str = ""
+    span: range = range(0)
     at_import: bool = False
     number: int = 1
 
@@ -98,14 +102,14 @@ def _show(node: Any) -> str:
     return ast.unparse(node) if node is not None else "nothing"
 
 
-def _head(statement: ast.stmt) -> str:
+def _head(statement: ast.stmt | ast.match_case) -> str:
     return ast.unparse(statement).splitlines()[0]
 
 
 class _Walk:
     def __init__(self, module: str, tree: ast.Module) -> None:
         self.module = module
-        self.inside = False
+        self.owner = ""
         self.variadic = {
             each.name
             for each in tree.body
@@ -134,12 +138,14 @@ class _Walk:
             inner = f"{where}.{node.name}" if where else node.name
             if not isinstance(node, ast.ClassDef):
                 for default in (node.args.defaults, node.args.kw_defaults):
-                    yield from self.each(default, _Place(inner, node, at_import=True))
-            outer, self.inside = self.inside, not isinstance(node, ast.ClassDef)
+                    yield from self.each(default, _Place(inner, node, at_import=not self.owner))
+            outer = self.owner
+            if not isinstance(node, ast.ClassDef):
+                self.owner = outer or inner
             yield from self.block(node, inner)
-            self.inside = outer
+            self.owner = outer
             return
-        place = _Place(where, node, at_import=not self.inside)
+        place = _Place(where, node, at_import=not self.owner)
         for replacement in _instead_of(node):
             yield self.mutant(place, node, siblings, index, replacement)
         if isinstance(node, ast.Return) and not isinstance(node.value, ast.Constant | None):
@@ -155,7 +161,7 @@ class _Walk:
         if any(map(self._is_for_types, node.body)):
             return
         head = ast.unparse(node.pattern)
-        place = _Place(where, node.body[0], f"case {head}")
+        place = _Place(where, node, f"case {head}")
         if len(siblings) > 1:
             never = ast.match_case(node.pattern, ast.Constant(False), node.body)
             yield self.mutant(place, node.pattern, siblings, index, never, new="never")
@@ -252,6 +258,8 @@ class _Walk:
             holder=holder,
             slot=slot,
             value=value,
+            owner=self.owner,
+            span=place.span,
             at_import=place.at_import,
         )
 
@@ -278,12 +286,21 @@ class _Place:
     """The function and the statement that a mutant stands in."""
 
     def __init__(
-        self, where: str, statement: ast.stmt, within: str = "", *, at_import: bool = False
+        self,
+        where: str,
+        statement: ast.stmt | ast.match_case,
+        within: str = "",
+        *,
+        at_import: bool = False,
     ) -> None:
+        head: Any = statement.pattern if isinstance(statement, ast.match_case) else statement
+        body: list[Any] = getattr(statement, "body", [])
+        end: int = body[0].lineno - 1 if body else head.end_lineno
         self.where = where
         self.at_import = at_import
         self.within = within or _head(statement)
-        self.line = statement.lineno
+        self.line: int = head.lineno
+        self.span = range(self.line, max(self.line, end) + 1)
 
 
 def _is_text(node: ast.AST) -> bool:

@@ -1,8 +1,13 @@
 """Tests run on mutants, in forked processes: the judge of nothing but killed or survived.
 
 A *bench* is a process that has collected the tests of one suite. For a mutant inside a function it
-forks, gives the function the mutated code, and runs the tests that call it, the quick ones first,
-until one fails. A mutant that an import makes is imported anew, and the tests with it.
+forks, gives the function the mutated code, and runs the tests that run its line, the quick ones
+first, until one fails. A mutant that an import makes is imported anew, and the tests with it. A Python
+process that a test starts is a fork as well (``children``), so it has the mutant, and what it runs
+counts as run by the test.
+
+A test that hangs kills, too. How long it may take is a multiple of what it took without a mutant,
+and more if the machine is busier than it was then.
 """
 
 from __future__ import annotations
@@ -12,26 +17,41 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import json
+import math
 import os
 import resource
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
+from itertools import accumulate, chain, zip_longest
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any, NoReturn
 
 import pytest
 
+from tests.mutation.children import NOT_HERE, forked
 from tests.mutation.mutants import Mutant
 
 SURVIVED, KILLED = 0, 1
+COLLECTING = 5.0
+"""Seconds that it takes to import a suite of tests, or to run a test, at most."""
+WHILE = 20.0
+"""Seconds for which tests are run of which it is not known what they take."""
+FAILING = 3
+"""So many tests may fail without a mutant."""
 MEMORY = 4 << 30
-PROJECT = ("kassette", "kassette_io", "core", "conftest", "tests.core", "tests.io", "tests.crash")
+PROJECT = ["kassette", "kassette_io", "kassette_cli", "examples", "core", "conftest"]
+PROJECT += (f"tests.{each}" for each in ("cli", "core", "crash", "io", "s3", "testing"))
+WANTED = ("anyio._backends._asyncio", "anyio._backends._trio", "hypothesis.stateful")
 OPTIONS = ["-x", "-q", "--tb=short", "--timeout=0", "-s"]
+OPTIONS += [f"--deselect={each}" for each in NOT_HERE]
 OPTIONS += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
 for plugin in ("randomly", "cacheprovider", "faulthandler"):
     OPTIONS += ["-p", f"no:{plugin}"]
@@ -63,29 +83,43 @@ class Imported(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 class Fresh:
     """A plugin: runs the quick tests first."""
 
-    def __init__(self, durations: dict[str, float]) -> None:
-        self.durations = durations
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
 
     def pytest_configure(self) -> None:
-        do_not_shrink()
+        prepare(self.bench.modules)
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        items.sort(key=lambda item: self.durations.get(item.nodeid, 0.0))
+        items[:] = self.bench.quick(items)
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        limit(self.bench.usual(nodeid))
 
 
 class Bench:
     """A plugin: collects the tests of a suite, then runs ``work`` instead of them."""
 
-    def __init__(self, root: Path, work: Callable[[Bench], None]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        modules: Sequence[str],
+        work: Callable[[Bench], None],
+        patience: float = math.inf,
+    ) -> None:
         self.root = root
+        self.modules = modules
         self.work = work
+        self.patience = patience
         self.items: list[pytest.Item] = []
         self.files: list[str] = []
         self.durations: dict[str, float] = {}
-        self.covering: dict[str, set[str]] = {}
+        self.costs: dict[str, float] = {}
+        self.measured = False
+        self.load = 1.0
+        self.running: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
 
     def pytest_configure(self) -> None:
-        do_not_shrink()
+        prepare(self.modules)
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         self.items = session.items
@@ -93,23 +127,58 @@ class Bench:
         self.work(self)
         return True
 
-    def measure(self, scratch: Path) -> None:
-        """Run every test once on the code as it stands; note durations and called functions."""
-        found, log = scratch / "coverage.json", scratch / "log"
-        _, status = os.waitpid(fork(lambda: _cover(self.items, found), log=log), 0)
-        if status:
-            raise SystemExit(f"the tests fail as they are:\n{log.read_text()}")
-        measured = json.loads(found.read_text())
-        self.durations = measured["durations"]
-        for nodeid, codes in measured["called"].items():
-            for filename, qualname in codes:
-                self.covering.setdefault(f"{filename}:{qualname}", set()).add(nodeid)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            print(report.nodeid, report.longreprtext, sep="\n")
+
+    def measure(self) -> None:
+        """Run every test once on the code as it stands; note what it takes and what it runs.
+
+        A test that fails once, as on a machine that is too busy, judges nothing.
+        """
+        sources = {str(sys.modules[name].__file__) for name in self.modules}
+        with tempfile.TemporaryDirectory() as scratch:
+            found, log = Path(scratch, "found"), Path(scratch, "log")
+            wait(fork(lambda: _cover(self.items, sources, found, Path(scratch)), log=log))
+            text = found.read_text() if found.exists() else "{}"
+            measured = json.loads(text)
+            failed = measured.get("failed", self.items)
+            if len(failed) > FAILING:
+                raise SystemExit(f"the tests fail as they are:\n{log.read_text()}")
+        self.items = [item for item in self.items if item.nodeid not in failed]
+        self.measured, self.load = True, load()
+        self.durations, self.costs = measured["durations"], measured["costs"]
+        for nodeid, lines in measured["ran"].items():
+            for filename, line in lines:
+                self.running[filename, line].append(sys.intern(nodeid))
 
     def tests(self, mutant: Mutant, path: Path) -> list[pytest.Item]:
-        """Give the tests that can tell a mutant, the quick ones first."""
-        nodeids = self.covering.get(f"{path}:{mutant.where}", set())
-        items = [item for item in self.items if mutant.at_import or item.nodeid in nodeids]
-        return sorted(items, key=lambda item: self.durations[item.nodeid])
+        """Return the tests that can tell a mutant, the quick ones first.
+
+        As long as nothing is measured, those in the files that speak of its module.
+        """
+        if not self.measured:
+            files = self.own(mutant.module)
+            return [item for item in self.items if item.nodeid.split("::")[0] in files]
+        nodeids = {each for line in mutant.span for each in self.running.get((str(path), line), ())}
+        return self.quick([item for item in self.items if item.nodeid in nodeids])
+
+    def usual(self, nodeid: str) -> float:
+        """Return the seconds that a test usually takes, on a machine as busy as it is now."""
+        return self.durations.get(nodeid, COLLECTING) * max(1.0, load() / self.load)
+
+    def own(self, module: str) -> list[str]:
+        """Return the files that speak of a module."""
+        word = module.rpartition(".")[2].strip("_")
+        return [
+            name for name in self.files if word in name or word in (self.root / name).read_text()
+        ]
+
+    def quick(self, items: Sequence[pytest.Item]) -> list[pytest.Item]:
+        """Sort tests by what they cost, and leave out those beyond our patience."""
+        ordered = sorted(items, key=lambda item: self.costs.get(item.nodeid, 0.0))
+        sums = accumulate(self.costs.get(item.nodeid, 0.0) for item in ordered)
+        return [item for item, spent in zip(ordered, sums, strict=True) if spent <= self.patience]
 
     def judge(self, mutant: Mutant, path: Path, tree: ast.Module) -> int:
         """Try the mutant in this process, which is of no other use after that."""
@@ -120,40 +189,61 @@ class Bench:
             return KILLED
         if not mutant.at_import and replace_code(mutant, code):
             return self._run(self.tests(mutant, path))
-        limit(sum(self.durations.values()))
-        own = [name for name in self.files if mutant.module.rpartition(".")[2].strip("_") in name]
-        for files in (own, [name for name in self.files if name not in own]):
+        limit(COLLECTING)
+        own = self.own(mutant.module)
+        others = [name for name in self.files if name not in own] if self.measured else []
+        for files in (own, others):
             if files and self._import_and_run(Imported(mutant.module, path, code), files) == KILLED:
                 return KILLED
         return SURVIVED
 
     def _run(self, items: Sequence[pytest.Item]) -> int:
-        """Run tests until one fails."""
-        for item, following in zip(items, [*items[1:], None], strict=True):
-            limit(self.durations[item.nodeid])
-            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-            if item.session.testsfailed:
-                return KILLED
+        """Run tests until one fails, or, as long as nothing is measured, for a while."""
+        begun = time.monotonic()
+        with forked():
+            for item, following in zip_longest(items, items[1:]):
+                if not self.measured and time.monotonic() - begun > WHILE:
+                    break
+                limit(self.usual(item.nodeid))
+                item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+                if item.session.testsfailed:
+                    return KILLED
         return SURVIVED
 
     def _import_and_run(self, module: Imported, files: list[str]) -> int:
         for name in list(sys.modules):
-            if name in PROJECT or name.startswith(tuple(f"{each}." for each in PROJECT)):
+            if name in (*PROJECT, *self.modules) or name.startswith(
+                tuple(f"{each}." for each in PROJECT)
+            ):
                 del sys.modules[name]
         sys.meta_path.insert(0, module)
-        code = pytest.main([*OPTIONS, *files], plugins=[Fresh(self.durations)])
-        return SURVIVED if code == pytest.ExitCode.OK else KILLED
+        with forked():
+            code = pytest.main([*OPTIONS, *files], plugins=[Fresh(self)])
+        passed = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+        return SURVIVED if code in passed else KILLED
 
 
-def run_bench(root: Path, files: Sequence[str], work: Callable[[Bench], None]) -> int:
-    """Collect the tests in ``files`` and do ``work`` with them."""
-    for name in ("anyio._backends._asyncio", "anyio._backends._trio", "hypothesis.stateful"):
+def run_bench(
+    root: Path,
+    files: Sequence[str],
+    modules: Sequence[str],
+    work: Callable[[Bench], None],
+    patience: float,
+) -> int:
+    """Collect the tests in ``files``, import ``modules``, and do ``work`` with them.
+
+    A mutant that tests of ``patience`` seconds have not killed, the quick ones first, survives.
+    """
+    return int(pytest.main([*OPTIONS, *files], plugins=[Bench(root, modules, work, patience)]))
+
+
+def prepare(modules: Sequence[str]) -> None:
+    """Import what every child would import anew, and let Hypothesis end at the first failure.
+
+    Pytest has to be there already: it wants to be the one that imports its plugins.
+    """
+    for name in (*WANTED, *modules):
         importlib.import_module(name)
-    return int(pytest.main([*OPTIONS, *files], plugins=[Bench(root, work)]))
-
-
-def do_not_shrink() -> None:
-    """Let Hypothesis end at the first failure; what fails is not of interest."""
     from hypothesis import Phase, settings
 
     settings.register_profile("mutation", settings(), phases=(Phase.explicit, Phase.generate))
@@ -163,20 +253,29 @@ def do_not_shrink() -> None:
 def limit(usual: float) -> None:
     """End this process if what usually takes so many seconds hangs, busily or not."""
     signal.setitimer(signal.ITIMER_PROF, 2 + 8 * usual)
-    signal.setitimer(signal.ITIMER_REAL, 4 + 12 * usual)
+    signal.setitimer(signal.ITIMER_REAL, 4 * load() + 12 * usual)
+
+
+def load() -> float:
+    """Return how many processes there are for each processor, at least 1."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def replace_code(mutant: Mutant, code: CodeType) -> bool:
     """Give the mutant's function the code that was compiled from the mutated tree, if it can be."""
-    changed = next((each for each in _codes(code) if each.co_qualname == mutant.where), None)
     found: Any = sys.modules[mutant.module]
-    for name in mutant.where.split("."):
+    for name in mutant.owner.split("."):
         found = vars(found).get(name)
     function = getattr(found, "__func__", getattr(found, "fget", found))
     function = getattr(function, "__wrapped__", function)
-    if changed is None or not isinstance(function, FunctionType):
+    if not isinstance(function, FunctionType):
         return False
-    if changed.co_freevars != function.__code__.co_freevars:
+    name, line = function.__code__.co_qualname, function.__code__.co_firstlineno
+    changed = next(
+        (each for each in _codes(code) if (each.co_qualname, each.co_firstlineno) == (name, line)),
+        None,
+    )
+    if changed is None or changed.co_freevars != function.__code__.co_freevars:
         return False
     function.__code__ = changed
     return True
@@ -189,29 +288,50 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
             yield from _codes(each)
 
 
-def _cover(items: Sequence[pytest.Item], found: Path) -> int:
-    seen: set[CodeType] = set()
+def _cover(
+    items: Sequence[pytest.Item], sources: Collection[str], found: Path, scratch: Path
+) -> int:
+    """Run the tests and write down what each takes and which lines of ``sources`` it runs."""
+    seen: set[tuple[str, int]] = set()
 
-    def profile(frame: FrameType, event: str, argument: object) -> None:
-        if event == "call":
-            seen.add(frame.f_code)
+    def tell() -> None:
+        (scratch / f"{os.getpid()}.ran").write_text(json.dumps(list(seen)))
 
-    threading.setprofile(profile)
+    def told(path: Path) -> list[tuple[str, int]]:
+        ran = json.loads(path.read_text())
+        path.unlink()
+        return [tuple(each) for each in ran]
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        return trace_lines if frame.f_code.co_filename in sources else None
+
+    def trace_lines(frame: FrameType, event: str, argument: object) -> Any:
+        if event == "line":
+            seen.add((frame.f_code.co_filename, frame.f_lineno))
+        return trace_lines
+
+    threading.settrace(trace)
     durations: dict[str, float] = {}
-    called: dict[str, list[tuple[str, str]]] = {}
-    for item, following in zip(items, [*items[1:], None], strict=True):
-        seen.clear()
-        sys.setprofile(profile)
-        begun = time.perf_counter()
-        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-        durations[item.nodeid] = time.perf_counter() - begun
-        sys.setprofile(None)
-        called[item.nodeid] = [
-            (each.co_filename, each.co_qualname.split(".<locals>")[0]) for each in list(seen)
-        ]
-        if item.session.testsfailed:
-            return KILLED
-    found.write_text(json.dumps({"durations": durations, "called": called}))
+    costs: dict[str, float] = {}
+    ran: dict[str, list[tuple[str, int]]] = {}
+    failed: list[str] = []
+    with forked(at_exit=tell):
+        for item, following in zip_longest(items, items[1:]):
+            failures = item.session.testsfailed
+            seen.clear()
+            sys.settrace(trace)
+            begun, busy = time.perf_counter(), sum(os.times()[:4])
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            durations[item.nodeid] = time.perf_counter() - begun
+            costs[item.nodeid] = sum(os.times()[:4]) - busy
+            sys.settrace(None)
+            children = chain.from_iterable(map(told, scratch.glob("*.ran")))
+            ran[item.nodeid] = list({*seen, *children})
+            if item.session.testsfailed > failures:
+                failed.append(item.nodeid)
+    found.write_text(
+        json.dumps({"durations": durations, "costs": costs, "ran": ran, "failed": failed})
+    )
     return SURVIVED
 
 
@@ -223,9 +343,20 @@ def fork(work: Callable[[], int], *, log: Path | None = None) -> int:
     return pid
 
 
+def wait(pid: int | None = None) -> tuple[int, int]:
+    """Wait for a child, any one if None; end what it has started, and give id and status."""
+    of, which = (os.P_ALL, 0) if pid is None else (os.P_PID, pid)
+    ended = os.waitid(of, which, os.WEXITED | os.WNOWAIT)
+    assert ended is not None
+    with suppress(ProcessLookupError):
+        os.killpg(ended.si_pid, signal.SIGKILL)
+    return os.waitpid(ended.si_pid, 0)
+
+
 def _work(work: Callable[[], int], log: Path | None) -> NoReturn:
     code = KILLED
     try:
+        os.setpgid(0, 0)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
