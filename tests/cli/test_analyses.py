@@ -12,12 +12,22 @@ from typing import Any
 
 import pytest
 
-from kassette import SuspendEntry
-from kassette_cli.timeline import SessionSpan, timeline
+from kassette import (
+    CancelEntry,
+    CompleteEntry,
+    ErrorEntry,
+    ResumeEntry,
+    StartEntry,
+    StepEntry,
+    SuspendEntry,
+)
+from kassette_cli.difference import Difference, compare
+from kassette_cli.forkpoints import fork_points
+from kassette_cli.timeline import EventSpan, SessionSpan, timeline
 
 from .journals import JOURNALS
 from .processes import COMMAND, Outcome, run, run_on_terminal
-from .stories import LONG_ANSWER, REFUND, REFUND_AGAIN, placed, text_of
+from .stories import LONG_ANSWER, REFUND, REFUND_AGAIN, at, placed, text_of
 
 ALL = sorted(JOURNALS)
 STAMP = "2026-01-31T12:00:00.000Z"
@@ -79,6 +89,17 @@ def test_list_knows_how_old_a_run_is(store: Path, url: str) -> None:
     # without entries, without a readable journal and without an instant there is no age
     assert everything == sorted({*ALL, "ten"} - {"damaged", "never-written"})
     assert ids(run("--storage", url, "list", "--older-than", "999999999w")) == []
+
+
+def test_a_run_is_as_old_as_its_last_entry(store: Path, url: str) -> None:
+    """A retention job would delete a run that is a month old and was gone on with this morning."""
+    old, new = (datetime.now(UTC) - timedelta(days=days) for days in (30, 1))
+    for name, first, last in (("alive", old, new), ("odd-clock", new, old)):
+        start = f'{{"type":"start","session":1,"offset":0,"timestamp":"{first.isoformat()}"}}'
+        end = f'{{"type":"complete","session":1,"offset":1,"timestamp":"{last.isoformat()}"}}'
+        (store / f"{name}.jsonl").write_text(f"{start}\n{end}\n", encoding="utf-8")
+    listed = ids(run("--storage", url, "list", "--older-than", "20d"))
+    assert {*listed} & {"alive", "odd-clock"} == {"odd-clock"}
 
 
 def test_retention_is_one_pipe(store: Path, url: str) -> None:
@@ -250,3 +271,94 @@ def test_only_fork_writes(store: Path, stories: str) -> None:
             assert perform("--storage", stories, *call).code == 0
     assert {path.name: path.read_bytes() for path in store.iterdir()} == before
     assert sorted(os.listdir(store)) == sorted(before)
+
+
+def ended(**how: Any) -> ErrorEntry:
+    """Give the end of a run that failed in the way told."""
+    return ErrorEntry(session=1, timestamp=STAMP, **how)
+
+
+@pytest.mark.parametrize(
+    ("other", "differs"),
+    [
+        ({"message": "no", "name": "OSError", "stack": "elsewhere"}, False),
+        ({"message": "yes", "name": "OSError"}, True),
+        ({"message": "no", "name": "ValueError"}, True),
+        ({"message": "no"}, True),
+    ],
+)
+def test_two_failures_differ_by_name_and_message(other: dict[str, str], differs: bool) -> None:
+    """Two runs that failed for different reasons would be told to be alike; or one and the same not."""
+    one, another = ended(message="no", name="OSError", stack="here"), ended(**other)
+    found = compare([REFUND[0], one], [REFUND[0], another])
+    assert found.differences == ([Difference(kind="end", a=one, b=another)] if differs else [])
+
+
+def test_a_step_and_an_event_of_one_name_are_two_things() -> None:
+    """A run with a step `approval` would be compared with another one's answer of that name."""
+    step = StepEntry.of(session=1, timestamp=STAMP, step_id="a", name="a", result=1)
+    event = ResumeEntry.of(session=1, timestamp=STAMP, event_name="a", value=1)
+    other = ResumeEntry.of(session=1, timestamp=STAMP, event_name="b", value=2)
+    assert compare([step, event, other], [other, event, step]).same == 3
+    kinds = [(each.kind, each.a, each.b) for each in compare([step], [event, other]).differences]
+    assert kinds == [
+        ("structure", step, None),
+        ("structure", None, event),
+        ("structure", None, other),
+    ]
+
+
+def test_runs_that_ended_in_other_ways_differ() -> None:
+    """A run that was cancelled would be told to be as good as one that is complete."""
+    complete = CompleteEntry(session=1, timestamp=STAMP)
+    cancel = CancelEntry(session=1, timestamp=STAMP)
+    for a, b in ((complete, cancel), (cancel, ended(message="no")), (complete, None)):
+        found = compare([a], [] if b is None else [b])
+        assert found.differences == [Difference(kind="end", a=a, b=b)]
+    assert compare([cancel], [cancel]).differences == []
+
+
+def test_an_event_counts_from_the_first_wait_for_it() -> None:
+    """A person who took a day would be said to have taken the seconds since the last crash."""
+    wait = SuspendEntry(session=1, timestamp=at("12:00:00.000"), reason="", waiting_for="a")
+    again = SuspendEntry(session=2, timestamp=at("13:00:00.000"), reason="", waiting_for="a")
+    come = ResumeEntry.of(session=3, timestamp=at("13:00:05.000"), event_name="a", value=1)
+    starts = [StartEntry(session=n, timestamp=STAMP) for n in (1, 2, 3)]
+    spans = list(timeline(placed([starts[0], wait, starts[1], again, starts[2], come])))
+    (event,) = (span for span in spans if isinstance(span, EventSpan))
+    assert (event.begin, event.seconds) == (at("12:00:00.000"), 3605.0)
+
+
+REPEATED = placed(
+    [
+        StartEntry(session=1, timestamp=STAMP),
+        StepEntry.of(session=1, timestamp=STAMP, step_id="s", name="s", result=1),
+        ResumeEntry.of(session=1, timestamp=STAMP, event_name="e", value=1),
+        StepEntry.of(session=1, timestamp=STAMP, step_id="s", name="s", result=2),
+        ResumeEntry.of(session=1, timestamp=STAMP, event_name="e", value=2),
+    ]
+)
+"""What an older implementation may have written: replay takes the first of each."""
+
+
+def test_of_a_repeated_id_the_first_entry_counts() -> None:
+    """Fork points and differences would be told of entries that replay never looks at."""
+    points = [(each.offset, each.kept, each.again, each.events) for each in fork_points(REPEATED)]
+    assert points == [(1, 0, 1, ("e",)), (5, 1, 0, ())]
+    assert compare(REPEATED, REPEATED[:3]).differences == []
+    assert compare(REPEATED[:3], REPEATED).same == 2
+    later = compare(REPEATED, [REPEATED[0], *REPEATED[3:]])
+    assert [(each.a, each.b) for each in later.differences] == [
+        (REPEATED[1], REPEATED[3]),
+        (REPEATED[2], REPEATED[4]),
+    ]
+
+
+def test_results_are_compared_as_json() -> None:
+    """A journal of another implementation would differ in every result, by its spaces."""
+    one, other = ('{"a":1,"b":[2.0]}', '{ "b": [2.0], "a": 1 }')
+    steps = [
+        StepEntry(session=1, timestamp=STAMP, step_id="s", name="s", result_json=each.encode())
+        for each in (one, other)
+    ]
+    assert compare(steps[:1], steps[1:]).differences == []

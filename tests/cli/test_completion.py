@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from kassette_cli import completion, manual
 from kassette_cli.arguments import HelpWanted, parse_arguments
 
 from .journals import JOURNALS
-from .processes import environment, run
+from .processes import Terminal, environment, run
 
 ASK = """\
 kassette() { "$PYTHON" -m kassette_cli "$@"; }
@@ -101,3 +102,47 @@ def test_the_manual_page_tells_of_everything() -> None:
     ]  # fmt: skip
     for word in (*VERBS, *manual.STATUSES, "0 ", "1 ", "2 ", "130", "141", "KASSETTE_STORAGE"):
         assert re.search(rf"^ +{word}", page, re.MULTILINE), word
+
+
+VALUES = {
+    "list": {"--limit": "N", "--status": "S[,S…]", "--older-than": "AGE"},
+    "dump": {"--offset": "N"},
+    "fork": {"--from-offset": "N", "--from-step": "ID", "--new-run-id": "ID"},
+}
+"""What help calls the value of each option."""
+RUNS = {verb: ["RUN"] for verb in ("status", "dump", "timeline", "steps", "fork")}
+RUNS["diff"] = ["RUN_A", "RUN_B"]
+"""What help calls the runs that a verb is given."""
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_names_what_each_option_and_verb_takes(verb: str) -> None:
+    """Somebody would have to guess whether `--older-than` takes seconds or a date."""
+    page = help_of(verb)
+    named = dict(re.findall(r"^  (--[a-z-]+) (\S+)", page, re.MULTILINE))
+    assert named == {"--storage": "URL", **VALUES.get(verb, {})}
+    positional = page.partition("positional arguments:\n")[2].partition("\n\n")[0]
+    assert re.findall(r"^  ([A-Z_]+)", positional, re.MULTILINE) == RUNS.get(verb, [])
+
+
+def test_the_manual_page_begins_with_how_to_call_it() -> None:
+    """The first line of help would say `{list,status,…}`, over three lines."""
+    usage = " ".join(help_of().partition("\n\n")[0].split())
+    assert usage == "usage: kassette [-h] [--storage URL] [--json] [--version] VERB ..."
+
+
+@pytest.mark.parametrize(("columns", "width"), [(60, 58), (None, 78)])
+def test_help_is_as_wide_as_the_terminal(columns: int | None, width: int) -> None:
+    """Lines would be broken by the terminal, or be as short as those of a narrow one."""
+    if columns is None:
+        page = run("list", "--help").out.decode()
+    else:
+        page = Terminal("list", "--help", columns=columns).close().out.decode()
+    lines = page.partition("options:")[2].splitlines()
+    broken = [
+        (line, following.split()[0])
+        for line, following in pairwise(lines)
+        if following.startswith(" " * 20)
+    ]
+    assert max(len(line) for line, _ in broken) <= width
+    assert all(len(line) + 1 + len(word) > width for line, word in broken)

@@ -210,3 +210,32 @@ def test_an_interrupt_where_nobody_can_watch(store: Path, url: str) -> None:
         process.send_signal(signal.SIGINT)
         assert process.stderr.read() == b""
         assert process.wait() == INTERRUPTED
+
+
+def test_nothing_is_left_behind_in_the_caller_s_process() -> None:
+    """A program that calls `main` would lose its own Ctrl-C, and a thread and a pipe each time."""
+
+    def state() -> tuple[int, int, int]:
+        before = signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(before)
+        return before, threading.active_count(), len(os.listdir("/dev/fd"))
+
+    before = state()
+    with interrupts.heeded(INTERRUPTED) as writing:
+        assert not writing.is_set()
+        assert state() != before
+    assert state() == before
+
+
+def test_an_interrupt_puts_nothing_into_a_pipe(store: Path, url: str) -> None:
+    """A program that reads the output would be given the escape that shows a cursor."""
+    os.mkfifo(store / "slow.jsonl")
+    call = ("--storage", url, "list", "--status", "failed")
+    with (
+        started(*call, command=out_of_reach(0.01)) as process,
+        (store / "slow.jsonl").open("wb"),
+    ):
+        assert process.stdout is not None
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.read() == b""
+        assert process.wait() == INTERRUPTED

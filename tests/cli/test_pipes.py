@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from kassette_cli.main import INTERRUPTED, READER_GONE
+from kassette_cli.main import INTERRUPTED, READER_GONE, _write_at_once
 
-from .journals import long_journal
+from .journals import START, long_journal
 from .processes import COMMAND, Outcome, Terminal, environment, run, started
 
 
@@ -131,3 +134,34 @@ def test_an_interrupt_on_a_terminal_exits_130_and_gives_the_cursor_back(
         outcome = terminal.close()
     assert (outcome.code, outcome.err) == (INTERRUPTED, b"")
     assert outcome.out.rindex(b"\x1b[?25h") > outcome.out.rindex(b"\x1b[?25l")
+
+
+def test_what_was_read_before_an_error_is_printed_before_it(url: str) -> None:
+    """Where both go to one log, an error would stand above the entries that it came after."""
+    done = subprocess.run(
+        [*COMMAND, "--storage", url, "dump", "damaged"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment(),
+        check=False,
+    )
+    first, second = done.stdout.decode().splitlines()
+    assert (done.returncode, f"{first}\n") == (1, START)
+    assert second.startswith("kassette: ")
+
+
+def test_what_is_followed_is_in_the_pipe_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`dump --follow | jq` would show nothing until some kilobytes have gathered."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    monkeypatch.setattr("sys.stdout", SimpleNamespace(fileno=lambda: writing))
+
+    def lines() -> Iterator[bytes]:
+        for line in (b"one\n", b"two\n"):
+            yield line
+            assert os.read(reading, 100) == line
+
+    _write_at_once(lines())
+    os.close(reading)
+    os.close(writing)

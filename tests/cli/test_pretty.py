@@ -35,7 +35,7 @@ from kassette_cli.listing import Listing
 from kassette_cli.pasting import command_line
 from kassette_cli.summaries import RunSummary
 from kassette_cli.timeline import timeline
-from kassette_cli.units import duration, size
+from kassette_cli.units import age, duration, parse_age, seconds_between, size
 
 NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 AT = "2026-01-31T12:00:00.000Z"
@@ -291,11 +291,19 @@ def test_a_command_for_a_run_that_looks_like_an_option() -> None:
     ("seconds", "words"),
     [
         (None, ""),
+        (0, "0 ms"),
         (0.2304, "230 ms"),
+        (1, "1.0 s"),
         (1.54, "1.5 s"),
+        (59, "59.0 s"),
+        (60, "1 min"),
         (200, "3 min 20 s"),
         (180, "3 min"),
+        (3599, "59 min 59 s"),
+        (3600, "1 h"),
         (7300, "2 h 1 min"),
+        (86399, "23 h 59 min"),
+        (86400, "1 d"),
         (90000, "1 d 1 h"),
     ],
 )
@@ -308,3 +316,39 @@ def test_sizes_are_told_in_the_unit_that_fits() -> None:
     """A result of three megabytes would be a number of seven digits."""
     sizes = [size(each) for each in (812, 1234, 3_400_000, 5_000_000_000_000)]
     assert sizes == ["812 B", "1.2 kB", "3.4 MB", "5000.0 GB"]
+    borders = [size(each) for each in (999, 1000, 999_900, 1_000_000, 10**9)]
+    assert borders == ["999 B", "1.0 kB", "999.9 kB", "1.0 MB", "1.0 GB"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (None, ""),
+        (0, "0s"),
+        (59.9, "59s"),
+        (60, "1m"),
+        (3600, "1h"),
+        (86_400, "1d"),
+        (10**6, "11d"),
+    ],
+)
+def test_ages_are_told_as_older_than_takes_them(seconds: float | None, words: str) -> None:
+    """What the table says could not be typed as `--older-than`."""
+    assert age(seconds) == words
+    if words:
+        assert parse_age(words) <= (seconds or 0)
+
+
+def test_the_time_between_two_entries_is_told_to_the_millisecond() -> None:
+    """A step that took no time would have none told; or one of two clocks a time of minus an hour."""
+    assert seconds_between(AT, AT) == 0.0
+    assert seconds_between(AT, "2026-01-31T12:00:01.2345678Z") == 1.235
+    assert seconds_between("2026-01-31T12:00:00.001Z", AT) is None
+    assert seconds_between(None, AT) is seconds_between(AT, "noon") is None
+
+
+def test_a_run_from_the_future_is_no_age_old() -> None:
+    """A machine whose clock is ahead would make runs that began minus one minutes ago."""
+    later = (NOW + timedelta(minutes=5)).isoformat()
+    summary = RunSummary(run_id="r", status=Unsettled(), started=later, last_entry=later)
+    assert "began 0s ago, last entry 0s ago" in words(table(summary, width=60))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from kassette import Entry, KassetteError, StepEntry, StorageError
+from kassette import Entry, JournalCorruptionError, KassetteError, StepEntry, StorageError
 from kassette_cli import streams
 from kassette_cli.main import INTERRUPTED, READER_GONE
 from kassette_io import LocalStorage, RemoteStorage
@@ -81,16 +84,22 @@ def test_a_torn_line_that_is_written_over_is_no_line(
     assert list(entries) == []
 
 
+PATIENCE = 100
+"""How often a test may wait for something when nothing happens any more."""
+
+
 class Pauses:
     """What is done instead of waiting: one thing after the other, and then nothing for long."""
 
     def __init__(self, *happening: Callable[[], object]) -> None:
         self.taken: list[float] = []
-        self._happening = iter(happening)
+        self._happening = [*happening]
 
     def __call__(self, seconds: float) -> None:
         self.taken.append(seconds)
-        next(self._happening, lambda: None)()
+        assert len(self.taken) < PATIENCE, "it waits for ever"
+        if self._happening:
+            self._happening.pop(0)()
 
 
 def follow(store: Path, pauses: Pauses, offset: int = 0) -> Iterator[list[Entry]]:
@@ -143,6 +152,7 @@ def test_pauses_grow_while_nothing_comes(store: Path) -> None:
     for pause in (first, second):
         assert pause[0] == shortest
         assert pause == sorted(pause)
+        assert all(later <= 2 * earlier for earlier, later in pairwise(pause))
         assert pause[-1] == longest
 
 
@@ -273,3 +283,103 @@ def test_a_terminal_follows_as_well(store: Path, url: str) -> None:
     outcome = terminal.close()
     assert outcome.code == 0
     assert b"complete" in outcome.out
+
+
+@pytest.mark.parametrize("piece", [1, 100, 2100, 2300, 10_000])
+def test_wherever_reading_begins(store: Path, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--offset` would be off by as much as was read before."""
+    (store / "r.jsonl").write_text(long_journal(7), encoding="utf-8")
+    whole = list(streams.stream_run(LocalStorage(store), "r", 0))
+    monkeypatch.setattr(streams, "_PIECE", piece)
+    for offset in range(10):
+        assert list(streams.stream_run(LocalStorage(store), "r", offset)) == whole[offset:]
+
+
+def test_no_read_is_longer_than_a_piece(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A journal of a gigabyte would be in memory as a whole."""
+    lengths: list[int] = []
+
+    def pread(fd: int, length: int, position: int, pread: Any = os.pread) -> Any:
+        lengths.append(length)
+        return pread(fd, length, position)
+
+    (store / "r.jsonl").write_text(long_journal(7), encoding="utf-8")
+    monkeypatch.setattr(os, "pread", pread)
+    monkeypatch.setattr(streams, "_PIECE", 3000)
+    assert len(list(streams.stream_run(LocalStorage(store), "r", 0))) == 8
+    assert max(lengths) == 3000
+
+
+@pytest.mark.parametrize("piece", [1, 700, 2100, 10_000])
+@pytest.mark.parametrize("damaged", [1, 2, 5])
+def test_what_is_before_the_damage_is_given_wherever_it_is(
+    store: Path, piece: int, damaged: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A damaged journal could not be saved up to where it is whole; or an entry would be made up."""
+    lines = long_journal(7).splitlines(keepends=True)
+    lines[damaged] = "{damaged\n"
+    (store / "r.jsonl").write_text("".join(lines), encoding="utf-8")
+    monkeypatch.setattr(streams, "_PIECE", piece)
+    found: list[Entry] = []
+    with pytest.raises(JournalCorruptionError, match=f"journal of run 'r', line {damaged + 1}"):
+        for entry in streams.stream_run(LocalStorage(store), "r", 0):
+            found.append(entry)
+    assert [entry.offset for entry in found] == list(range(damaged))
+
+
+def test_following_keeps_no_file_open(store: Path) -> None:
+    """A run that is watched for an hour would use up every descriptor there is."""
+    append(store, START)()
+    nothing = (lambda: None,) * 20
+    counted: list[int] = []
+
+    def count() -> None:
+        counted.append(len(os.listdir("/dev/fd")))
+
+    list(follow(store, Pauses(count, *nothing, count, append(store, STEP_1 + COMPLETE_2))))
+    assert counted[0] == counted[1]
+
+
+def test_a_journal_that_can_no_longer_be_opened_ends_it(store: Path) -> None:
+    """A disk that fails under a watcher would end in a traceback."""
+    append(store, START)()
+    path = store / "r.jsonl"
+
+    def meddle() -> None:
+        path.unlink()
+        path.symlink_to(path)
+
+    with pytest.raises(StorageError, match="symbolic links"):
+        list(follow(store, Pauses(meddle)))
+
+
+def test_a_disk_that_fails_is_named(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of the disk would be called a bug of kassette."""
+    append(store, START)()
+
+    def fail(fd: int, length: int, position: int) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "pread", fail)
+    with pytest.raises(StorageError, match=r"cannot read journal .*r\.jsonl: Input/output error"):
+        list(streams.stream_run(LocalStorage(store), "r", 0))
+
+
+def test_a_journal_that_is_cut_off_while_it_is_read(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dump would never end, waiting for bytes that are gone."""
+    append(store, START + STEP_1)()
+    reads: list[int] = []
+
+    def pread(fd: int, length: int, position: int, pread: Any = os.pread) -> Any:
+        reads.append(position)
+        if len(reads) == 3:
+            os.truncate(store / "r.jsonl", 0)
+        assert len(reads) < PATIENCE, "it reads for ever"
+        return pread(fd, length, position)
+
+    monkeypatch.setattr(os, "pread", pread)
+    monkeypatch.setattr(streams, "_PIECE", len(START))
+    with pytest.raises(StorageError, match="cut off meanwhile"):
+        list(streams.stream_run(LocalStorage(store), "r", 0))

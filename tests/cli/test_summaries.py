@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,8 @@ from hypothesis import given, settings, strategies as st
 
 from kassette import JournalCorruptionError, StorageError, SuspendedRun, decode_journal
 from kassette_cli import summaries
-from kassette_cli.summaries import RunSummary, summarise, summarise_file
+from kassette_cli.summaries import RunSummary, Wanted, summarise, summarise_file
+from kassette_cli.units import instant
 
 from .journals import COMPLETED, JOURNALS, START, SUSPEND, T2, long_journal
 
@@ -131,3 +134,105 @@ def test_wherever_the_block_begins(
         found = of_file(directory, text)
     expected = whole(text)
     assert found.replace(exact=True, steps=expected.steps) == expected
+
+
+def test_sessions_are_told_by_the_number_of_the_newest(tmp_path: Path) -> None:
+    """A fork, whose sessions do not begin at 1, would be said to have had fewer than it says itself."""
+    journal = START + START.replace('"session":1', '"session":4').replace(
+        '"offset":0', '"offset":1'
+    )
+    assert whole(journal).sessions == 4
+    assert of_file(tmp_path, journal).sessions == 4
+
+
+def short(steps: int, ending: str) -> str:
+    """Give a journal of one block that ends with ``ending``."""
+    lines = [START]
+    for offset in range(1, steps + 1):
+        lines.append(
+            f'{{"type":"step","session":1,"offset":{offset},"timestamp":"{T2}",'
+            f'"stepId":"s#{offset}","name":"s","result":{offset}}}\n'
+        )
+    return "".join(lines) + ending.replace('"offset":302', f'"offset":{steps + 1}')
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Let no journal be read as a whole; give the lines that are decoded, one at a time."""
+    lines: list[bytes] = []
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("it reads the whole journal")
+
+    def decode_line(data: bytes, *, first_offset: int) -> object:
+        assert data.count(b"\n") == 1
+        lines.append(data)
+        return decode_journal(data, first_offset=first_offset)
+
+    monkeypatch.setattr(summaries, "open", refuse, raising=False)
+    monkeypatch.setattr(summaries, "decode_journal", decode_line)
+    return lines
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("steps", [0, 1, 2, 29, 30, 31, 32, 33, 40])
+def test_what_this_library_writes_is_told_without_decoding_it(
+    tmp_path: Path, decoded: list[bytes], steps: int, ending: str
+) -> None:
+    """A table of ten thousand short runs would take as long as parsing them."""
+    journal = short(steps, ENDINGS[ending].replace('"session":2', '"session":1'))
+    found = of_file(tmp_path, journal)
+    expected = whole(journal)
+    assert found == expected
+    assert found.steps == steps
+    assert len(decoded) == (ending not in ("step", "complete"))
+
+
+@pytest.mark.usefixtures("decoded")
+@pytest.mark.parametrize("torn", ["", '{"type":"step","session":3,"offs'])
+@pytest.mark.parametrize("starts", [1, 2, 3])
+@pytest.mark.parametrize("ending", ["step", "suspend", "suspend and more"])
+def test_starts_that_did_nothing_change_no_state(
+    tmp_path: Path, ending: str, starts: int, torn: str
+) -> None:
+    """A run that waits would be told to be running, because somebody has looked after it in vain."""
+    lines = [short(3, ENDINGS[ending].replace('"session":2', '"session":1'))]
+    for session in range(2, 2 + starts):
+        offset = "".join(lines).count("\n")
+        lines.append(
+            f'{{"type":"start","session":{session},"offset":{offset},"timestamp":"{T2}"}}\n'
+        )
+    journal = "".join(lines)
+    assert of_file(tmp_path, journal + torn) == whole(journal)
+    only_starts = START + START.replace('"session":1,"offset":0', '"session":2,"offset":1')
+    assert of_file(tmp_path, only_starts + torn) == whole(only_starts)
+
+
+@pytest.mark.usefixtures("decoded")
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_long_journal_has_at_most_as_many_steps_as_entries(tmp_path: Path, ending: str) -> None:
+    """The figure that is said to be the most there can be would be too small, or far too large."""
+    found = of_file(tmp_path, LONG + ENDINGS[ending].replace("302", "301").replace('n":2', 'n":1'))
+    assert found.exact is False
+    assert found.sessions == 1
+    # every entry but the starts and the end may be a step; a wait in between is not known of
+    assert found.steps == 300 + ending.startswith("suspend")
+
+
+def test_a_run_is_old_once_it_is_older(tmp_path: Path) -> None:
+    """A run whose last entry is of this very instant would be older than 0s at one time only."""
+    summary = of_file(tmp_path, COMPLETED)
+    last = instant(summary.last_entry)
+    assert last is not None
+    assert summary not in Wanted(before=last)
+    assert summary in Wanted(before=last + timedelta(microseconds=1))
+    assert summary in Wanted()
+    assert "r" not in Wanted()
+
+
+def test_a_table_of_many_runs_keeps_no_file_open(tmp_path: Path) -> None:
+    """A list of more runs than a process may have files would end in the middle."""
+    opened = len(os.listdir("/dev/fd"))
+    for journal in (*JOURNALS.values(), LONG):
+        of_file(tmp_path, journal)
+    assert len(os.listdir("/dev/fd")) == opened
