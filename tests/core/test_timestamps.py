@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from decimal import Decimal
 from typing import Any
@@ -262,3 +264,22 @@ def test_a_duration_leads_to_an_instant(seconds: Any) -> None:
     """An endless or mistyped timeout would raise something that is no kassette error."""
     with pytest.raises(UsageError, match="names no instant"):
         after(NOW, seconds)
+
+
+@pytest.fixture(params=["EAST-14", "WEST+9:30"])
+def far_from_utc(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Put the process into a zone of its own, whatever that of the machine is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", str(request.param))
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("far_from_utc")
+def test_an_instant_without_an_offset_is_utc_wherever_it_is_read() -> None:
+    """A deadline would pass hours too early or too late on a machine that is not set to UTC."""
+    assert datetime(2026, 1, 31, 12).astimezone() != NOW
+    assert parse_timestamp("2026-01-31T12:00:00") == NOW
+    assert parse_timestamp("2026-01-31T12:00:00.000").utcoffset() == timedelta(0)
+    assert format_timestamp(parse_timestamp("2026-01-31T12:00:00")) == "2026-01-31T12:00:00.000Z"

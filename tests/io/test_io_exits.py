@@ -8,10 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from anyio import Event
 
-from kassette_io import Context, LocalStorage, Success, start, workflow
+from kassette_io import (
+    Context,
+    LocalStorage,
+    Success,
+    SuspendError,
+    start,
+    workflow,
+)
 from tests.io.storages import World
 from tests.io.stories import RUN, Ledger, journal_types
 
@@ -174,3 +182,65 @@ async def test_d2_a_coroutine_that_is_closed_lets_the_run_go(world: World) -> No
     assert await journal_types(storage) == ["start"]
     async with await start(storage, RUN) as run:
         assert run.session == 2
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("kind", ["cancelled", "interrupt", "exit"])
+async def test_d2_an_error_beside_a_cancellation_does_not_settle_the_run(
+    world: World, kind: str, nested: bool
+) -> None:
+    """If it fails, a worker that is told to stop fails its runs for good, where a clean-up raised."""
+    leaving = await way_out(kind)
+    stopped = True
+
+    @workflow(storage=world.open())
+    async def flow(ctx: Context) -> int:
+        done = await ctx.step("a", lambda: 1)
+        if stopped:
+            group = BaseExceptionGroup("both", [OSError("on the way out"), leaving])
+            raise BaseExceptionGroup("outer", [group, OSError()]) if nested else group
+        return done
+
+    with pytest.raises(BaseExceptionGroup):
+        await flow.start(run_id=RUN)
+    assert await journal_types(world.open()) == ["start", "step"]
+    stopped = False
+    assert await flow.start(run_id=RUN) == Success(1, RUN)
+
+
+@pytest.mark.parametrize("kind", ["cancelled", "interrupt", "exit"])
+async def test_d2_a_cancellation_of_a_run_that_waits_is_not_taken_for_its_wait(
+    world: World, kind: str
+) -> None:
+    """If it fails, a worker that is told to stop goes on, as the run that it worked on waits."""
+    leaving = await way_out(kind)
+    stopped = True
+
+    @workflow(storage=world.open())
+    async def flow(ctx: Context) -> Any:
+        try:
+            return await ctx.suspend("ok")
+        except SuspendError as waits:
+            if stopped:
+                raise BaseExceptionGroup("all", [waits, OSError(), leaving]) from None
+            raise
+
+    with pytest.raises(BaseExceptionGroup):
+        await flow.start(run_id=RUN)
+    stopped = False
+    assert await flow.resume(RUN, "ok", 1) == Success(1, RUN)
+
+
+async def way_out(kind: str) -> BaseException:
+    """Give what a workflow is left with: an exit, or what the event loop cancels with."""
+    if kind == "interrupt":
+        return KeyboardInterrupt()
+    if kind == "exit":
+        return SystemExit()
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await anyio.lowlevel.checkpoint()
+        except anyio.get_cancelled_exc_class() as cancelled:
+            return cancelled
+    raise AssertionError("it was not cancelled")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from kassette_io import (
     Context,
     EventPendingError,
     Failed,
+    MemoryStorage,
     RunCancelledError,
     Success,
     Suspended,
@@ -353,3 +355,25 @@ async def test_d7_without_the_wrapper_a_wait_in_a_group_is_written_last(world: W
     run = await resume(world.open(), RUN, "ok", 1)
     assert await run.record("work", working) == "worked"
     await run.complete()
+
+
+@pytest.mark.parametrize("nested", [False, True])
+async def test_an_error_in_a_branch_beside_a_suspension_that_is_not_ours_is_not_lost(
+    memory: MemoryStorage, nested: bool
+) -> None:
+    """If it fails, a payment that failed goes unnoticed, as another run happened to wait beside it."""
+
+    @workflow(storage=memory)
+    async def flow(ctx: Context) -> Any:
+        async def pays(own: Context) -> None:
+            lost: Exception = LookupError("the payment")
+            if nested:
+                lost = ExceptionGroup("tools", [lost])
+            raise BaseExceptionGroup("both", [SuspendError("ok", run_id="another"), lost])
+
+        return await ctx.parallel({"pays": pays})
+
+    outcome = await flow.start(run_id=RUN)
+    assert isinstance(outcome, Failed)
+    assert "the payment" in "".join(traceback.format_exception(outcome.error))
+    assert await journal_types(memory) == ["start", "error"]

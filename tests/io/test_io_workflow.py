@@ -337,6 +337,22 @@ async def test_a_version_given_with_the_call_overrides_the_workflows_own(world: 
     assert first.version == "v3"
 
 
+async def test_a_fork_has_the_workflows_own_version(world: World) -> None:
+    """If it fails, a fork that was made after a deploy cannot be started by the code that made it."""
+    storage = world.open()
+    await workflow(body, storage=storage, version="1").start("x", run_id="source")
+    newer = workflow(body, storage=storage, version="2")
+
+    async def version_of(run_id: str) -> str | None:
+        starts = [e for e in await storage.read_all(run_id) if isinstance(e, StartEntry)]
+        return starts[-1].version
+
+    await newer.fork("source", from_offset=1, run_id="own")
+    assert await version_of("own") == "2"
+    await newer.fork("source", from_offset=1, run_id="given", version="3")
+    assert await version_of("given") == "3"
+
+
 @pytest.mark.parametrize("version", ["", 7, "\ud800"])
 async def test_a_version_that_is_no_text_is_refused(world: World, version: Any) -> None:
     """If it fails, a version is journaled that can never be compared."""

@@ -21,6 +21,8 @@ class Loop:
         for job in jobs:
             job.task.set()
 
+    wake = deliver
+
 
 def job(request: object = None) -> Job:
     """Make a job whose task is an event."""
@@ -91,19 +93,22 @@ def test_jobs_that_wait_in_a_mailbox_are_served_together_in_order() -> None:
 def test_no_more_threads_are_made_than_allowed_and_every_mailbox_is_served() -> None:
     """A thousand runs would mean a thousand threads, or some run would never be written."""
     writers = Threads("kassette-writer")
-    gate = threading.Event()
+    gate, all_there = threading.Event(), threading.Event()
     names: set[int] = set()
 
     def serve(jobs: list[Job]) -> None:
         names.add(threading.get_ident())
+        if len(names) == MAX_THREADS:
+            all_there.set()
         gate.wait(PATIENCE)
 
     jobs = [job() for _ in range(5 * MAX_THREADS)]
     for each in jobs:
         writers.post(_served(serve), each)
+    assert all_there.wait(PATIENCE)
     gate.set()
     assert all(each.task.wait(PATIENCE) for each in jobs)
-    assert len(names) <= MAX_THREADS
+    assert len(names) == MAX_THREADS
 
 
 def test_idle_threads_go_and_new_ones_come(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,3 +122,25 @@ def test_idle_threads_go_and_new_ones_come(monkeypatch: pytest.MonkeyPatch) -> N
     last = job()
     writers.post(_served(lambda jobs: None), last)
     assert last.task.wait(PATIENCE)
+
+
+def test_a_job_wakes_who_waits_for_it_and_nobody_else() -> None:
+    """A put to an object store would be done, and its caller wait for ever."""
+    awaited, beside = job(), job()
+    awaited.notify()
+    assert awaited.task.is_set()
+    assert not beside.task.is_set()
+    beside.notify_here()
+    assert beside.task.is_set()
+    Job("for nobody").notify()
+    Job("for nobody").notify_here()
+
+
+def test_a_job_gives_what_came_of_it() -> None:
+    """An append that failed would be taken for one that is durable."""
+    done = Job("it")
+    done.result = 7
+    assert done.outcome() == 7
+    done.error = OSError("gone")
+    with pytest.raises(OSError, match="gone"):
+        done.outcome()

@@ -206,3 +206,46 @@ async def test_hooks_and_the_workflow_s_own_storage_are_left_alone() -> None:
     await crash_everywhere(flow)
     assert told == []
     assert storage.data == {}
+
+
+async def test_hooks_of_a_test_may_be_async() -> None:
+    """A world in a database would never be emptied, or its contents never be looked at."""
+    world = World()
+
+    async def reset() -> None:
+        await checkpoint()
+        world.reset()
+
+    async def probe() -> dict[str, str]:
+        await checkpoint()
+        return dict(world.mails)
+
+    survived = await crash_everywhere(answering(world), MAIL, reset=reset, probe=probe)
+    assert isinstance(survived.outcome, Success)
+
+    async def another() -> list[str]:
+        await checkpoint()
+        return list(world.calls)
+
+    with pytest.raises(AssertionError, match="the probe gave"):
+        await crash_everywhere(answering(world), MAIL, reset=reset, probe=another)
+
+
+async def test_answers_are_given_in_their_own_order() -> None:
+    """A test could not try what happens when the second of two people answers first."""
+    told: list[str] = []
+
+    async def ask_both(ctx: Context) -> None:
+        async def ask(own: Context, event: str) -> None:
+            told.append(await own.step("told", str, await own.suspend(event)))
+
+        await ctx.parallel(
+            {"x": lambda own: ask(own, "a"), "y": lambda own: ask(own, "b")},
+        )
+
+    async def first_told(answers: dict[str, str]) -> str:
+        await crash_everywhere(ask_both, answers=answers, reset=told.clear)
+        return told[0]
+
+    assert await first_told({"a": "from a", "b": "from b"}) == "from a"
+    assert await first_told({"b": "from b", "a": "from a"}) == "from b"

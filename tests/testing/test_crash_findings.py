@@ -312,6 +312,47 @@ async def test_a_workflow_that_is_over_before_its_point_comes() -> None:
     assert "the run never came to this point, as the uninterrupted run did" in message
 
 
+async def test_a_wait_that_only_some_sessions_come_to() -> None:
+    """A refund would be paid after a crash without anybody having been asked."""
+    sessions = count()
+
+    async def refund(ctx: Context) -> None:
+        first = next(sessions) < 4
+        await ctx.step("read", str, 1)
+        if first:
+            await ctx.suspend("approval")
+
+    message = await finding(refund, answers={"approval": True})
+    assert "event 'approval' is missing from the journal" in message
+
+
+async def test_a_wait_that_is_new_after_a_crash() -> None:
+    """A run that was about to end would wait for somebody who was never told."""
+    sessions = count()
+
+    async def refund(ctx: Context) -> None:
+        late = next(sessions) >= 2
+        await ctx.step("read", str, 1)
+        if late:
+            await ctx.suspend("approval")
+
+    message = await finding(refund, answers={"approval": True})
+    assert "event 'approval' is in the journal; uninterrupted it is not" in message
+
+
+async def test_a_run_that_waits_for_something_else_after_a_crash() -> None:
+    """The answer that somebody was asked for would never be looked at."""
+    sessions = count()
+
+    async def refund(ctx: Context) -> None:
+        late = next(sessions) >= 2
+        await ctx.suspend("manager" if late else "clerk")
+
+    message = await finding(refund)
+    assert "it ended with Suspended, waiting for 'manager'" in message
+    assert "uninterrupted with Suspended, waiting for 'clerk'" in message
+
+
 async def test_whoever_cancels_the_test_is_obeyed() -> None:
     """A test with a timeout would hang, or go on behind its back."""
     calls = count()
