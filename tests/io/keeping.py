@@ -88,7 +88,9 @@ def strictly_same(one: Any, other: Any) -> bool:
     if isinstance(one, (list, tuple)):
         return len(one) == len(other) and all(map(strictly_same, one, other))
     if isinstance(one, datetime):  # pydantic has a class of its own for fixed offsets
-        return one == other and one.isoformat() == other.isoformat() and one.fold == other.fold
+        return (
+            bool(one == other) and one.isoformat() == other.isoformat() and one.fold == other.fold
+        )
     if hasattr(one, "__dataclass_fields__"):
         return all(
             strictly_same(getattr(one, name), getattr(other, name))

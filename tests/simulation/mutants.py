@@ -206,8 +206,10 @@ MUTANTS: tuple[Mutant, ...] = (
         ON_DISK,
         (Steps,),
         "fail",
-        "if step is None:",
-        "if step is None or step.returned:",
+        "step = self._open.pop(step_id, None)",
+        "step = self._open[step_id] if self._open[step_id].returned else "
+        "self._open.pop(step_id, None)\n        if step is not None and step.returned:\n"
+        "            return",
     ),
     Mutant(
         "waits are written while the function runs",
