@@ -47,7 +47,7 @@ def full_name(fn: Any) -> str:
     """Return the module and the qualified name of a function, as ``module:name``."""
     while isinstance(fn, partial):
         fn = fn.func  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    named = fn if hasattr(fn, "__qualname__") else type(fn)  # pyright: ignore[reportUnknownArgumentType]
+    named: Any = fn if hasattr(fn, "__qualname__") else type(fn)  # pyright: ignore[reportUnknownArgumentType]
     return f"{named.__module__}:{named.__qualname__}"
 
 

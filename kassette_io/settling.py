@@ -30,7 +30,7 @@ def without_suspension(error: BaseException, run_id: str) -> BaseException | Non
     group = cast("BaseExceptionGroup[BaseException]", error)
     rest = [without_suspension(each, run_id) for each in group.exceptions]
     if all(mine is each for mine, each in zip(rest, group.exceptions, strict=True)):
-        return error
+        return group
     kept = [each for each in rest if each is not None]
     if not kept:
         return None
