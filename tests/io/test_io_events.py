@@ -239,7 +239,7 @@ async def test_d3_an_input_type_that_changed_since_is_a_clear_error(memory: Memo
     """
     await asking(memory, "ok").start(run_id=RUN)
 
-    @workflow(storage=memory)
+    @workflow(storage=memory, name="body")
     async def changed(ctx: Context, ticket: Ticket) -> str:
         return ticket.title
 
