@@ -264,7 +264,10 @@ class _Parted(BaseException):
 
 @final
 class _Replay:
-    """One ``run`` of a ``JournalReplay``: answers its steps, and finds where it parts."""
+    """One ``run`` of a ``JournalReplay``: answers its steps, and finds where it parts.
+
+    The workflow passes for the one that began the run: a test is where code is renamed and tried.
+    """
 
     def __init__(
         self,
@@ -281,6 +284,8 @@ class _Replay:
         self.storage = MemoryStorage(_seed(journal.run_id, recorded or []))
         self._journal = journal
         self._end = len(recorded or [])
+        starts = (each.workflow for each in recorded or [] if isinstance(each, StartEntry))
+        self._began = next((name for name in starts if name is not None), None)
         self._steps: dict[str, StepEntry] = {}
         for entry in recorded or []:
             if isinstance(entry, StepEntry):
@@ -292,7 +297,8 @@ class _Replay:
     async def run(
         self, workflow: Any, input: object | Unset, answers: Mapping[str, object]
     ) -> RunResult[Any]:
-        flow, run_id = watched(workflow, self.storage, self), self._journal.run_id
+        flow = watched(workflow, self.storage, self, name=self._began)
+        run_id = self._journal.run_id
         outcome = await flow.start(cast("Any", input), run_id=run_id)
         while isinstance(outcome, Suspended) and outcome.event in answers:
             self.grown = True

@@ -66,16 +66,20 @@ class Observer(Protocol):
         ...
 
 
-def watched(given: WorkflowOrFunction, storage: Storage, observer: Observer) -> Workflow[Any, Any]:
-    """Give the workflow on ``storage`` for one session, seen by ``observer``; without its hooks.
+def watched(
+    given: WorkflowOrFunction, storage: Storage, observer: Observer, *, name: str | None = None
+) -> Workflow[Any, Any]:
+    """Return the workflow on ``storage`` for one session, seen by ``observer``; without its hooks.
 
+    ``name`` is what the journal is to call it, if not what it is called.
     Raises UsageError for something that is neither a workflow nor a function.
     """
     version, events = None, None
     if isinstance(given, Workflow):
-        fn, name, version, events = given.fn, given.name, given.version, given.events
+        fn, version, events = given.fn, given.version, given.events
+        name = given.name if name is None else name
     elif callable(cast("object", given)):
-        fn, name = given, full_name(given)
+        fn, name = given, full_name(given) if name is None else name
     else:
         raise UsageError(f"{given!r} is neither a workflow nor the function of one")
 

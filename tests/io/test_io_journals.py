@@ -179,7 +179,7 @@ async def test_a_suspended_journal_is_gone_on_with_to_the_letter(
     async def search(ctx: Context) -> Any:
         return await ctx.step("tool:search", work.note, "search")
 
-    @workflow(storage=shelf.storage, version="v3")
+    @workflow(storage=shelf.storage, name="answer", version="v3")
     async def flow(ctx: Context, given: Any) -> Any:
         first = await ctx.step("llm", work.note, "llm")
         second = await ctx.step("llm", work.note, "llm#2")
@@ -198,7 +198,7 @@ async def test_a_suspended_journal_is_gone_on_with_to_the_letter(
     assert work.done == ["llm#3"]
     assert shelf.text() == (
         SUSPENDED + '{"type":"start","session":3,"offset":6,"timestamp":"2026-01-31T12:00:00.000Z",'
-        '"version":"v3","writer":"W"}\n'
+        '"version":"v3","writer":"W","workflow":"answer"}\n'
         '{"type":"resume","session":3,"offset":7,"timestamp":"2026-01-31T12:00:00.000Z",'
         '"eventName":"approval:1","value":{"ok":false}}\n'
         '{"type":"step","session":3,"offset":8,"timestamp":"2026-01-31T12:00:00.000Z",'
@@ -245,7 +245,7 @@ async def test_a_suspension_is_written_to_the_letter(shelf: Shelf, clock: Clock)
     async def asks(ctx: Context, event: str, timeout: float | None) -> Any:
         return await ctx.suspend(event, timeout=timeout, reason=None if timeout else "look at it")
 
-    @workflow(storage=shelf.storage)
+    @workflow(storage=shelf.storage, name="asks")
     async def flow(ctx: Context) -> Any:
         return await ctx.parallel(
             {
@@ -257,7 +257,7 @@ async def test_a_suspension_is_written_to_the_letter(shelf: Shelf, clock: Clock)
     await flow.start(run_id=RUN)
     first, *rest = shelf.text().splitlines()
     assert first == (
-        '{"type":"start","session":1,"offset":0,"timestamp":"2026-01-31T12:00:00.000Z","writer":"W"}'
+        '{"type":"start","session":1,"offset":0,"timestamp":"2026-01-31T12:00:00.000Z","writer":"W","workflow":"asks"}'
     )
     assert sorted(
         re.sub(r'"offset":\d', '"offset":N', line).replace(',"more":true', "") for line in rest
