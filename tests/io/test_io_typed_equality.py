@@ -70,6 +70,11 @@ class Loose(pydantic.BaseModel):
     payload: Any
 
 
+class Hiding(pydantic.BaseModel):
+    data: bytes
+    token: str = pydantic.Field(default="", exclude=True)
+
+
 class Secret(pydantic.BaseModel):
     key: pydantic.SecretStr
 
@@ -259,6 +264,7 @@ EQUAL: dict[str, tuple[Any, Any]] = {
     ),
     "a private attribute that is fresh": (Private, private(0)),
     "an excluded field at its default": (Excluding, Excluding(a=1)),
+    "that, beside bytes": (Hiding, Hiding(data=b"\xff")),
     "a field that is not taken, as it begins": (Counted, counted(0)),
     "a field that is not compared": (Hidden, Hidden(1, "b")),
     "fields beside the declared ones": (Open, Open.model_validate({"a": 1, "b": [1, None]})),
@@ -294,7 +300,15 @@ async def test_d3_1_it_comes_back_equal(declared: Any, value: Any) -> None:
     await assert_kept(declared, value)
 
 
+Unsigned = Annotated[float, pydantic.PlainSerializer(abs, return_type=float)]
+Rounded = Annotated[
+    Decimal, pydantic.PlainSerializer(lambda one: str(one.normalize()), return_type=str)
+]
+
 REFUSED: dict[str, tuple[Any, Any, str]] = {
+    "a sign that zero has": (Unsigned, -0.0, "is the number -0.0"),
+    "digits that equality ignores": (Rounded, Decimal("1.10"), "is a decimal.Decimal"),
+    "an excluded field beside bytes": (Hiding, Hiding(data=b"\xff", token="keep"), ".token is"),
     "a subclass": (Base, Approval(id="1", call_id="c"), "Approval, and Base is declared"),
     "subclasses in a list": (list[Base], [Base(id="0"), Approval(id="1")], "[1] is a "),
     "a subclass of a dataclass": (Point, Point3(1, 7), "Point3, and Point is declared"),
