@@ -97,7 +97,9 @@ class Flight:
 
 def as_coroutine(awaitable: Awaitable[T]) -> Coroutine[Any, Any, T]:
     """Return a coroutine that awaits ``awaitable``, or itself if it is one."""
-    return awaitable if type(awaitable) is types.CoroutineType else _await(awaitable)
+    if type(awaitable) is types.CoroutineType:  # pyright: ignore[reportUnknownMemberType]
+        return cast("Coroutine[Any, Any, T]", awaitable)
+    return _await(awaitable)
 
 
 async def _await(awaitable: Awaitable[T]) -> T:

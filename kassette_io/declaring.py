@@ -47,8 +47,9 @@ def full_name(fn: Any) -> str:
     """Return the module and the qualified name of a function, as ``module:name``."""
     while isinstance(fn, partial):
         fn = fn.func  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    named: Any = fn if hasattr(fn, "__qualname__") else type(fn)  # pyright: ignore[reportUnknownArgumentType]
-    return f"{named.__module__}:{named.__qualname__}"
+    if not hasattr(fn, "__qualname__"):  # pyright: ignore[reportUnknownArgumentType]
+        fn = type(fn)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    return f"{fn.__module__}:{fn.__qualname__}"  # pyright: ignore[reportUnknownMemberType]
 
 
 def _called(fn: Any) -> Any:
