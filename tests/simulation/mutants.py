@@ -392,7 +392,7 @@ def _broken(mutant: Mutant) -> Any:
     return made[mutant.name]
 
 
-def caught_after(mutant: Mutant, *, at_most: int = 10_000) -> tuple[int | None, str]:
+def caught_after(mutant: Mutant, *, at_most: int = 20_000) -> tuple[int | None, str]:
     """Give the number of schedules, from seed 0 on, that it took, and the promise broken."""
     with wired(), planted(mutant):
         for seed in range(at_most):

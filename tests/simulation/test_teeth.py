@@ -12,6 +12,7 @@ from tests.simulation.mutants import MUTANTS, Mutant, caught_after, row
 GUARANTEES = Path(__file__).parents[2] / "docs" / "guarantees.md"
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.title)
 def test_every_mutant_is_caught(mutant: Mutant) -> None:
     """Broken, the simulator would let this bug into a release, or the guarantees tell old figures.
