@@ -396,6 +396,7 @@ def gemini_answer() -> gemini.GenerateContentResponse:
         )
 
 
+@pytest.mark.filterwarnings("ignore:A_NEW_REASON is not a valid")  # of older SDKs
 async def test_d3_3_answers_of_google_are_journaled_as_received() -> None:
     """If it fails, a new finish reason or bytes fail a step, or defaults are invented for it."""
     answer = gemini_answer()
