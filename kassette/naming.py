@@ -28,7 +28,7 @@ def plain_text(text: str) -> str:
 
 
 def check_run_id(run_id: object) -> str:
-    """Give back a usable run id, or raise UsageError (D10)."""
+    """Return a usable run id, or raise UsageError (D10)."""
     if not isinstance(run_id, str) or _RUN_ID.fullmatch(run_id) is None:
         raise UsageError(
             f"{run_id!r} cannot be a run id: use 1 to 200 of the characters "
@@ -38,7 +38,7 @@ def check_run_id(run_id: object) -> str:
 
 
 def is_run_id(text: str) -> bool:
-    """Tell whether ``text`` could be a run id (D10)."""
+    """Return whether ``text`` could be a run id (D10)."""
     return _RUN_ID.fullmatch(text) is not None
 
 
@@ -59,22 +59,22 @@ def _check_text(kind: str, name: object, forbidden: str) -> str:
 
 
 def check_step_name(name: object) -> str:
-    """Give back a usable step name, or raise UsageError (D8)."""
+    """Return a usable step name, or raise UsageError (D8)."""
     return _check_text("a step name", name, "#")
 
 
 def check_branch_key(key: object) -> str:
-    """Give back a usable branch key, or raise UsageError (D8)."""
+    """Return a usable branch key, or raise UsageError (D8)."""
     return _check_text("a branch key", key, "#:")
 
 
 def check_event_name(name: object) -> str:
-    """Give back a usable event name, or raise UsageError."""
+    """Return a usable event name, or raise UsageError."""
     return _check_text("an event name", name, "")
 
 
 def check_label(kind: str, text: object) -> str:
-    """Give back text that can be journaled as ``kind`` (say, a version), or raise UsageError."""
+    """Return text that can be journaled as ``kind`` (say, a version), or raise UsageError."""
     return _check_text(kind, text, "")
 
 

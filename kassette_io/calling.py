@@ -15,12 +15,12 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextvars import Context
-from typing import Any, TypeVar, cast, final
+from contextvars import Context, ContextVar, copy_context
+from typing import Any, Protocol, TypeVar, cast, final
 
 from anyio import move_on_after, sleep
 
-from kassette import BranchPath, Retry
+from kassette import BranchPath, Retry, UsageError
 
 T = TypeVar("T")
 
@@ -93,6 +93,38 @@ class Flight:
         self.held = True
         if self.scope is not None:
             self.scope.shield = True
+
+
+class Owner(Protocol):
+    """What a step belongs to: a session of a run."""
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        ...
+
+
+_INSIDE: ContextVar[tuple[tuple[Owner, str], ...]] = ContextVar("kassette_inside", default=())
+"""The sessions and ids of the steps whose functions are running, the innermost last."""
+
+
+def context_inside(owner: Owner, step_id: str) -> Context:
+    """Return a copy of the current context that says it is inside of this step."""
+    context = copy_context()
+    context.run(_INSIDE.set, (*_INSIDE.get(), (owner, step_id)))
+    return context
+
+
+def check_outside(owner: Owner, kind: str, what: object) -> None:
+    """Raise UsageError inside of a step of ``owner``: a replay would not ask for ``what``."""
+    for session, step_id in _INSIDE.get():
+        if session is owner:
+            raise UsageError(
+                f"{kind} {what!r} was asked for inside of step {step_id!r}, which a replay does "
+                "not run: its result would go to a later call. Take steps one after another, and "
+                "hand results on as arguments",
+                run_id=owner.run_id,
+            )
 
 
 def as_coroutine(awaitable: Awaitable[T]) -> Coroutine[Any, Any, T]:

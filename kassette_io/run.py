@@ -18,7 +18,7 @@ import inspect
 import sys
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextvars import Context, ContextVar, copy_context
+from contextvars import Context
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, cast, final, overload
 from weakref import ref
@@ -68,7 +68,14 @@ from kassette.errors import naming_run
 from kassette.timestamps import Timeout
 from kassette_io import _clock
 from kassette_io._waiting import checkpoint_if_cancelled, current_task, fly
-from kassette_io.calling import Call, Flight, as_coroutine, in_context
+from kassette_io.calling import (
+    Call,
+    Flight,
+    as_coroutine,
+    check_outside,
+    context_inside,
+    in_context,
+)
 from kassette_io.storage import BatchStorage, SessionStorage
 from kassette_io.typed import TypedValue, ValueCodec, annotated_value, typed_value
 
@@ -79,9 +86,6 @@ OnReplay = Callable[[T], object]
 
 _REPLAYS_PER_CHECKPOINT: Final = 64
 _TURNS_TO_SPEAK_UP: Final = 8
-
-_INSIDE: ContextVar[tuple[tuple[Run, str], ...]] = ContextVar("kassette_inside", default=())
-"""The runs and ids of the steps whose functions are running, the innermost last."""
 
 
 @final
@@ -223,8 +227,7 @@ class Run:
         home: object,
     ) -> Any:
         """Do as ``record`` on branch ``path``, whose own task is ``home``."""
-        if _INSIDE.get():
-            self._check_outside(f"step {name!r}")
+        check_outside(self, "step", name)
         fn = call.fn
         if result_type is None and callable(fn):
             typed = annotated_value(fn, "return")
@@ -250,17 +253,6 @@ class Run:
                     del error  # its traceback leads to this frame
             case other:  # pragma: no cover - the machine answers Record with one of the three
                 raise AssertionError(other)
-
-    def _check_outside(self, asked: str) -> None:
-        """Refuse what is asked for inside of a step: a replay would not ask for it."""
-        for run, step_id in _INSIDE.get():
-            if run is self:
-                raise UsageError(
-                    f"{asked} was asked for inside of step {step_id!r}, which a replay does not "
-                    "run: its result would go to a later call. Take steps one after another, and "
-                    "hand results on as arguments",
-                    run_id=self.run_id,
-                )
 
     async def _show(self, on_replay: OnReplay[Any], result: Any) -> None:
         try:
@@ -297,8 +289,7 @@ class Run:
         step_id = call.step_id
         try:
             await checkpoint_if_cancelled()
-            context = copy_context()
-            context.run(_INSIDE.set, (*_INSIDE.get(), (self, step_id)))
+            context = context_inside(self, step_id)
             if not alone:
                 result = await self._fly(path, call, context)
             elif call.is_plain:
@@ -368,7 +359,7 @@ class Run:
 
     def enter_parallel(self, keys: tuple[str, ...], path: BranchPath) -> None:
         """Begin a parallel block with one branch for every key."""
-        self._check_outside("a parallel block")
+        check_outside(self, "parallel block", keys)
         refusals = self._handle(EnterParallel(keys, path, ref(current_task())))
         if refusals:
             raise cast("Raise", refusals.pop()).error

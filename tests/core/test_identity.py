@@ -42,6 +42,7 @@ def test_a_workflow_takes_up_its_own_run(recorded: str | None, asking: str | Non
     entry = stored[-1]
     assert isinstance(entry, StartEntry)
     assert entry.workflow == asking
+    assert [decode_line(encode_entry(each, at), at) for at, each in enumerate(stored)] == stored
 
 
 @pytest.mark.parametrize("command", [Start(workflow="shipping"), Resume("ok", 1, workflow="a:b")])
