@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from .processes import Terminal, environment, run
 
 ASK = """\
 kassette() { "$PYTHON" -m kassette_cli "$@"; }
-eval "$(kassette completion bash)"
+eval "$2"
 COMP_LINE="$1"
 COMP_POINT=${#1}
 COMP_WORDBREAKS=$' \\t\\n"\\'><=;|&(:'
@@ -26,12 +27,18 @@ _kassette
 printf '%s\\n' "${COMPREPLY[@]}"
 """
 VERBS = list(manual.VERBS)
+SCRIPTS = Path(__file__).parent / "scripts"
+REWRITE = os.environ.get("KASSETTE_REWRITE_SNAPSHOTS") == "1"
 
 
 def offered(line: str, **variables: str) -> list[str]:
     env = environment(PYTHON=sys.executable, **variables)
     done = subprocess.run(
-        ["bash", "-c", ASK, "bash", line], capture_output=True, text=True, env=env, check=True
+        ["bash", "-c", ASK, "bash", line, completion.script("bash")],
+        capture_output=True,
+        text=True,
+        env=env,
+        check=True,
     )
     assert done.stderr == ""
     return done.stdout.split()
@@ -91,6 +98,20 @@ def test_every_shell_has_a_script_of_all_verbs(shell: str) -> None:
     words = set(re.findall(r"[a-z][a-z-]+", out.decode()))
     options = {option.removeprefix("--") for own in completion.OPTIONS.values() for option in own}
     assert words >= {*VERBS, *options, *manual.STATUSES}
+
+
+@pytest.mark.parametrize("shell", completion.SHELLS)
+def test_the_script_is_the_one_that_was_tried(shell: str) -> None:
+    """A script for a shell that is not installed here would be broken, and nobody would see it.
+
+    Try the new one in that shell, then take it over with KASSETTE_REWRITE_SNAPSHOTS=1.
+    """
+    path = SCRIPTS / f"kassette.{shell}"
+    code, out, err = run("completion", shell)
+    assert (code, err) == (0, b"")
+    if REWRITE:
+        path.write_bytes(out)
+    assert out.decode() == path.read_text("utf-8")
 
 
 def test_the_manual_page_tells_of_everything() -> None:

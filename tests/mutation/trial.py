@@ -253,7 +253,7 @@ def prepare(modules: Sequence[str]) -> None:
 def limit(usual: float) -> None:
     """End this process if what usually takes so many seconds hangs, busily or not."""
     signal.setitimer(signal.ITIMER_PROF, 2 + 8 * usual)
-    signal.setitimer(signal.ITIMER_REAL, 4 * load() + 12 * usual)
+    signal.setitimer(signal.ITIMER_REAL, 4 * load() + min(12 * usual, 40 + 3 * usual))
 
 
 def load() -> float:
