@@ -173,7 +173,8 @@ def _reports(suite: Suite, plan: Plan) -> Iterator[Report]:
             os.killpg(pid, signal.SIGTERM)
         raise
     if status:
-        sys.exit(log.read_text()[-40000:])
+        code = os.waitstatus_to_exitcode(status)
+        sys.exit(f"{log.read_text()[-40_000:]}\nthe bench ended with {code}")
     shutil.rmtree(log.parent)
 
 
