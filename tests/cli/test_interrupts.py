@@ -163,6 +163,54 @@ def test_how_long_the_main_thread_has(
     assert taken == waits
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_the_second_interrupt_ends_even_what_is_written(
+    monkeypatch: pytest.MonkeyPatch, together: bool
+) -> None:
+    """Somebody would press Ctrl-C for ever; or the second of two quick ones would not be counted."""
+
+    class Ended(Exception):
+        pass
+
+    def end(code: int) -> None:
+        raise Ended(code)
+
+    heard, tell = os.pipe()
+    sent = [bytes([signal.SIGINT])] * 2
+    if together:
+        sent = [b"".join(sent)]
+    pending = iter(sent)
+
+    def poll(wait: float | None) -> bool:
+        if not select.select([heard], [], [], 0)[0]:
+            os.write(tell, next(pending))
+        return True
+
+    news = SimpleNamespace(register=lambda *_: None, poll=poll)
+    monkeypatch.setattr(interrupts, "select", SimpleNamespace(poll=lambda: news, POLLIN=0))
+    monkeypatch.setattr(interrupts, "_show_cursor", lambda: None)
+    monkeypatch.setattr(os, "_exit", end)
+    writing = threading.Event()
+    writing.set()
+    with pytest.raises(Ended, match=str(INTERRUPTED)):
+        interrupts._watch(heard, INTERRUPTED, writing)
+    assert next(pending, None) is None
+    os.close(heard)
+    os.close(tell)
+
+
+def test_a_thread_that_is_refused_leaves_no_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that calls `main` under a limit of threads would run out of descriptors, too."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    opened = len(os.listdir("/dev/fd"))
+    with interrupts.heeded(INTERRUPTED):
+        assert len(os.listdir("/dev/fd")) == opened
+
+
 NO_THREAD = """
 start = threading.Thread.start
 
