@@ -106,7 +106,7 @@ def put(directory: Path, *, url: str, steps: int) -> Perform:
     """Prepare the floor: the bodies that the others write, put with a client like theirs."""
     from contextlib import AsyncExitStack
 
-    from kassette_io._aioboto3 import open_client
+    from kassette_io.storages.s3_client import open_client
 
     bodies = journal_bodies(steps)
     keys = map("bare-{}".format, count())

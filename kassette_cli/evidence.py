@@ -14,8 +14,8 @@ import orjson
 from kassette import Entry, ResumeEntry, SuspendEntry
 from kassette.immutable import Immutable
 from kassette_cli.verbs import read_run
-from kassette_io.local_storage import LocalStorage
-from kassette_io.storage import Storage
+from kassette_io.storages.local import LocalStorage
+from kassette_io.storages.protocol import Storage
 
 
 @final

@@ -94,7 +94,7 @@ def _open(arguments: Namespace) -> OpenStorage:
     from kassette import UsageError, check_run_id
     from kassette_cli.arguments import Misuse
     from kassette_cli.verbs import check_exists
-    from kassette_io.urls import open_storage
+    from kassette_io.storages.urls import open_storage
 
     try:
         storage = open_storage(arguments.storage)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import kassette
 from kassette_cli import plain, verbs
-from kassette_io.local_storage import LocalStorage
+from kassette_io.storages.local import LocalStorage
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -20,7 +20,7 @@ import kassette
 from kassette import Entry, JournalCorruptionError, StorageError, is_terminal
 from kassette.errors import with_run_id
 from kassette_cli.verbs import OpenStorage, open_loop, perform, read_run, unknown_run
-from kassette_io.local_storage import LocalStorage
+from kassette_io.storages.local import LocalStorage
 
 Wait = Callable[[float], None]
 """Pauses for that many seconds, or raises what ends the command."""

@@ -13,11 +13,11 @@ import anyio
 
 import kassette
 import kassette_io
-from kassette_io.local_storage import LocalStorage
-from kassette_io.storage import Storage
+from kassette_io.storages.local import LocalStorage
+from kassette_io.storages.protocol import Storage
 
 if TYPE_CHECKING:
-    from kassette_io.remote_storage import RemoteStorage
+    from kassette_io.storages.remote import RemoteStorage
 
 OpenStorage: TypeAlias = "LocalStorage | RemoteStorage"
 Unreadable: TypeAlias = kassette.JournalCorruptionError | kassette.StorageError

@@ -6,11 +6,11 @@ A map for newcomers:
 - ``context``    steps, waits, sleeps and parallel branches inside it
 - ``lifecycle``  ``start``, ``resume`` and ``fork``: sessions without the wrapper
 - ``run``        one open session: performs the machine's effects
-- ``storage``    what a storage promises; ``local_storage``, ``remote_storage`` and
-  ``memory_storage`` keep it
-- ``object_store``, ``s3``  what ``remote_storage`` needs of a store, and S3 as one
-- ``typed``      values of declared types: what the journal holds of them, how they come back
-- ``results``, ``urls``  what came of a workflow; storage by URL
+- ``calling``, ``branches``, ``settling``  who asks, and what ends when a function does
+- ``typed``      values of declared types, by way of ``_values``; ``declaring`` says of which
+- ``results``    what came of a workflow
+- ``storages``   what a storage promises, and the three that keep it
+- ``loops``      what asyncio and trio do not do alike
 - ``testing``    workflows crashed everywhere, or replayed from a journal; a suite for storages
 - ``pytest_plugin``  the fixture ``kassette_journal`` and its options
 
@@ -78,19 +78,6 @@ if TYPE_CHECKING:
         resume as resume,
         start as start,
     )
-    from kassette_io.local_storage import (
-        LocalStorage as LocalStorage,
-    )
-    from kassette_io.memory_storage import (
-        MemoryStorage as MemoryStorage,
-    )
-    from kassette_io.object_store import (
-        GetObjectResult as GetObjectResult,
-        ObjectStoreClient as ObjectStoreClient,
-    )
-    from kassette_io.remote_storage import (
-        RemoteStorage as RemoteStorage,
-    )
     from kassette_io.results import (
         Failed as Failed,
         RunResult as RunResult,
@@ -100,19 +87,32 @@ if TYPE_CHECKING:
     from kassette_io.run import (
         Run as Run,
     )
-    from kassette_io.s3 import (
-        S3ObjectStoreClient as S3ObjectStoreClient,
+    from kassette_io.storages.local import (
+        LocalStorage as LocalStorage,
     )
-    from kassette_io.storage import (
+    from kassette_io.storages.memory import (
+        MemoryStorage as MemoryStorage,
+    )
+    from kassette_io.storages.object_store import (
+        GetObjectResult as GetObjectResult,
+        ObjectStoreClient as ObjectStoreClient,
+    )
+    from kassette_io.storages.protocol import (
         BatchStorage as BatchStorage,
         SessionStorage as SessionStorage,
         Storage as Storage,
     )
+    from kassette_io.storages.remote import (
+        RemoteStorage as RemoteStorage,
+    )
+    from kassette_io.storages.s3 import (
+        S3ObjectStoreClient as S3ObjectStoreClient,
+    )
+    from kassette_io.storages.urls import (
+        open_storage as open_storage,
+    )
     from kassette_io.typed import (
         ValueCodec as ValueCodec,
-    )
-    from kassette_io.urls import (
-        open_storage as open_storage,
     )
     from kassette_io.workflows import (
         Workflow as Workflow,
@@ -137,16 +137,16 @@ _NAMES = {
     ),
     "kassette_io.context": ("Context"),
     "kassette_io.lifecycle": ("create_run_id fork resume start"),
-    "kassette_io.local_storage": ("LocalStorage"),
-    "kassette_io.memory_storage": ("MemoryStorage"),
-    "kassette_io.object_store": ("GetObjectResult ObjectStoreClient"),
-    "kassette_io.remote_storage": ("RemoteStorage"),
-    "kassette_io.s3": ("S3ObjectStoreClient"),
+    "kassette_io.storages.local": ("LocalStorage"),
+    "kassette_io.storages.memory": ("MemoryStorage"),
+    "kassette_io.storages.object_store": ("GetObjectResult ObjectStoreClient"),
+    "kassette_io.storages.remote": ("RemoteStorage"),
+    "kassette_io.storages.s3": ("S3ObjectStoreClient"),
     "kassette_io.results": ("Failed RunResult Success Suspended"),
     "kassette_io.run": ("Run"),
-    "kassette_io.storage": ("BatchStorage SessionStorage Storage"),
+    "kassette_io.storages.protocol": ("BatchStorage SessionStorage Storage"),
     "kassette_io.typed": ("ValueCodec"),
-    "kassette_io.urls": ("open_storage"),
+    "kassette_io.storages.urls": ("open_storage"),
     "kassette_io.workflows": ("Workflow workflow"),
 }
 

@@ -30,9 +30,9 @@ from kassette.errors import naming_run
 from kassette.naming import check_branch_key, check_event_name
 from kassette.timestamps import Timeout, after
 from kassette_io import _clock
-from kassette_io._waiting import current_task
 from kassette_io.branches import Block
 from kassette_io.calling import Call
+from kassette_io.loops.waiting import current_task
 from kassette_io.run import OnReplay, Run
 from kassette_io.typed import TypedValue, ValueCodec
 

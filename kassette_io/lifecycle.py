@@ -18,9 +18,9 @@ from kassette import (
 )
 from kassette.errors import naming_run
 from kassette_io import _clock
-from kassette_io._waiting import checkpoint_if_cancelled
+from kassette_io.loops.waiting import checkpoint_if_cancelled
 from kassette_io.run import Run
-from kassette_io.storage import Storage, as_session_storage
+from kassette_io.storages.protocol import Storage, as_session_storage
 
 
 def create_run_id() -> str:

@@ -67,7 +67,6 @@ from kassette import (
 from kassette.errors import naming_run
 from kassette.timestamps import Timeout
 from kassette_io import _clock
-from kassette_io._waiting import checkpoint_if_cancelled, current_task, fly
 from kassette_io.calling import (
     Call,
     Flight,
@@ -76,7 +75,8 @@ from kassette_io.calling import (
     context_inside,
     in_context,
 )
-from kassette_io.storage import BatchStorage, SessionStorage
+from kassette_io.loops.waiting import checkpoint_if_cancelled, current_task, fly
+from kassette_io.storages.protocol import BatchStorage, SessionStorage
 from kassette_io.typed import TypedValue, ValueCodec, annotated_value, typed_value
 
 T = TypeVar("T")

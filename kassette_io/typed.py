@@ -10,13 +10,13 @@ else: the journal holds no class names, so a type can be moved and renamed, and 
 code.
 
 Where to look:
-- ``_annotations``  what a function's annotation says (D3.6)
-- ``_type_forms``   the forms that declared types come in
-- ``_json_types``   types that are JSON: checked, never converted, no pydantic (D3.1b, D3.2)
-- ``_shapes``, ``_containers``  the structure of the others, unions among them
-- ``_compiling``    which of them a declared type is made of
-- ``_models``       pydantic's part, and the models that SDKs build (D3.3)
-- ``_sameness``     whether what was rebuilt is what was given (D3.1)
+- ``annotations``  what a function's annotation says (D3.6)
+- ``type_forms``   the forms that declared types come in
+- ``json_types``   types that are JSON: checked, never converted, no pydantic (D3.1b, D3.2)
+- ``shapes``, ``containers``  the structure of the others, unions among them
+- ``compiling``    which of them a declared type is made of
+- ``models``       pydantic's part, and the models that SDKs build (D3.3)
+- ``sameness``     whether what was rebuilt is what was given (D3.1)
 
 A value is written as its type says, read back from these bytes, and compared. If that fails, once
 more with models written field by field. If that fails and the value is JSON, it is taken for the
@@ -41,9 +41,9 @@ from weakref import WeakKeyDictionary
 
 from kassette import UsageError, ValueRefusedError
 from kassette.values import decode_value, encode_value, json_equal
-from kassette_io._annotations import annotation, awaited, plainly, written
-from kassette_io._json_types import Changed, Check, Misfit, NotJson, anything, json_check
-from kassette_io._type_forms import is_codec, is_dict, is_list, spelled
+from kassette_io._values.annotations import annotation, awaited, plainly, written
+from kassette_io._values.json_types import Changed, Check, Misfit, NotJson, anything, json_check
+from kassette_io._values.type_forms import is_codec, is_dict, is_list, spelled
 
 T = TypeVar("T")
 
@@ -80,7 +80,7 @@ class TypedValue:
         self._declared = declared
         self._check = check
         if check is None:
-            from kassette_io._compiling import shape_of
+            from kassette_io._values.compiling import shape_of
 
             self._shape = shape_of(declared)
 
@@ -132,7 +132,7 @@ class TypedValue:
             return True
         if kept is None:
             return False
-        from kassette_io._sameness import difference
+        from kassette_io._values.sameness import difference
 
         return difference(kept.value, self.rebuild(recorded, what), loosely=True) is None
 
@@ -168,8 +168,8 @@ class TypedValue:
             raise told from _cause(told)
 
     def _round_trip(self, value: Any, what: str, *, fieldwise: bool) -> Kept:
-        from kassette_io._sameness import difference
-        from kassette_io._shapes import Writing
+        from kassette_io._values.sameness import difference
+        from kassette_io._values.shapes import Writing
 
         writing = Writing(fieldwise=fieldwise)
         plain = self._shape.dump(value, writing)
@@ -290,7 +290,7 @@ def _path(error: Exception) -> str:
 def _found(error: Exception) -> str:
     if isinstance(error, (Misfit, ValueRefusedError)):
         return str(error)
-    from kassette_io._shapes import said
+    from kassette_io._values.shapes import said
 
     return said(error)
 

@@ -44,13 +44,13 @@ from kassette.errors import naming_run
 from kassette.naming import check_event_name, check_label
 from kassette.values import encode_value
 from kassette_io import _clock, lifecycle
-from kassette_io._waiting import current_task, is_stray_cancellation
 from kassette_io.context import Context
 from kassette_io.declaring import check_function, full_name
+from kassette_io.loops.waiting import current_task, is_stray_cancellation
 from kassette_io.results import Failed, RunResult, Success, Suspended
 from kassette_io.run import Run
 from kassette_io.settling import cut_short, mistake_in, settles, without_suspension
-from kassette_io.storage import Storage, as_session_storage
+from kassette_io.storages.protocol import Storage, as_session_storage
 from kassette_io.typed import TypedValue, annotated_value, typed_value
 
 InT = TypeVar("InT")

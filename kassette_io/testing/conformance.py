@@ -1,6 +1,6 @@
 """A conformance suite for storages, ours and yours; it needs no test runner.
 
-It checks the contract of ``kassette_io.storage`` on fresh storages that you make:
+It checks the contract of ``kassette_io.storages.protocol`` on fresh storages that you make:
 
     from contextlib import asynccontextmanager
     from kassette_io.testing import storage_conformance
@@ -48,7 +48,7 @@ from kassette import (
 )
 from kassette.values import encode_value
 from kassette_io.lifecycle import fork, start
-from kassette_io.storage import SessionStorage, Storage, as_session_storage
+from kassette_io.storages.protocol import SessionStorage, Storage, as_session_storage
 
 MakeStorage: TypeAlias = Callable[[], AbstractAsyncContextManager[Storage]]
 """Gives an empty storage, which is done with when the context ends."""

@@ -34,8 +34,8 @@ from kassette import (
 )
 from kassette.errors import naming_run
 from kassette_io import _clock
-from kassette_io.memory_storage import MemoryStorage
 from kassette_io.results import Failed, RunResult, Suspended
+from kassette_io.storages.memory import MemoryStorage
 from kassette_io.testing.crashes import Survived, crash_everywhere
 from kassette_io.testing.watching import AskedStep, Stubs, WorkflowOrFunction, call, watched
 from kassette_io.workflows import Workflow

@@ -27,7 +27,7 @@ from kassette import (
 from kassette.entries import ResumeEntry
 from kassette.immutable import Immutable
 from kassette.replay import Recorded
-from kassette_io._waiting import finish
+from kassette_io.loops.waiting import finish
 from kassette_io.results import Failed, RunResult, Success, Suspended
 from kassette_io.testing.watching import AskedStep, Stubs, WorkflowOrFunction, call, watched
 

@@ -18,10 +18,10 @@ from kassette.immutable import Immutable
 from kassette.naming import full_step_name
 from kassette.timestamps import Timeout, after
 from kassette.values import encode_value
-from kassette_io._annotations import annotation
+from kassette_io._values.annotations import annotation
 from kassette_io.context import Context
 from kassette_io.declaring import full_name
-from kassette_io.storage import Storage
+from kassette_io.storages.protocol import Storage
 from kassette_io.workflows import Workflow, workflow
 
 WorkflowOrFunction: TypeAlias = Workflow[Any, Any] | Callable[..., Awaitable[Any]]

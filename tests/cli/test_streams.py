@@ -17,7 +17,7 @@ from kassette import Entry, JournalCorruptionError, KassetteError, StepEntry, St
 from kassette_cli import streams
 from kassette_cli.main import INTERRUPTED, READER_GONE
 from kassette_io import LocalStorage, RemoteStorage
-from kassette_io.object_store import GetObjectResult
+from kassette_io.storages.object_store import GetObjectResult
 
 from .journals import COMPLETED, START, T1, T2, long_journal
 from .processes import Terminal, run, started

@@ -16,21 +16,18 @@ from typing import Any
 import anyio
 
 from kassette import StorageError
-from kassette_io import (
-    Context,
-    LocalStorage,
-    _local_journal,
-    _threads,
-    local_storage,
-    start,
-    workflow,
-)
+from kassette_io import Context, LocalStorage, start, workflow
+from kassette_io.loops import threads
+from kassette_io.storages import local, local_journal
 
 from .processes import Channel
 
 RUN_ID = "run"
 POOL = 200
-HAND_OVER = ("_threads.py", "_waiting.py", "_waiting_asyncio.py", "_waiting_trio.py")
+HAND_OVER = tuple(
+    f"kassette_io/loops/{each}.py"
+    for each in ("threads", "waiting", "waiting_asyncio", "waiting_trio")
+)
 
 
 class Halting:
@@ -53,7 +50,7 @@ class Halting:
 
 def record_for_ever(channel: Channel, *, backend: str, directory: str) -> None:
     """Record steps without end, halting inside an append, until interrupted."""
-    _local_journal.os = Halting(channel, 5)  # type: ignore[assignment,attr-defined]
+    local_journal.os = Halting(channel, 5)  # type: ignore[assignment,attr-defined]
     try:
         anyio.run(_record_for_ever, channel, LocalStorage(directory), backend=backend)
     except KeyboardInterrupt:
@@ -72,7 +69,7 @@ def interrupted_at(channel: Channel, *, backend: str, directory: str, number: in
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
         nonlocal lines
-        if os.path.basename(frame.f_code.co_filename) not in HAND_OVER:
+        if not frame.f_code.co_filename.endswith(HAND_OVER):
             return None
         if event == "line":
             lines += 1
@@ -109,10 +106,12 @@ def lose_runs_everywhere(channel: Channel, *, backend: str, directory: str) -> N
 
         def trace(frame: FrameType, event: str, _: object) -> Any:
             nonlocal lost
-            if os.path.basename(frame.f_code.co_filename) not in {
-                "_threads.py",
-                "local_storage.py",
-            }:
+            if not frame.f_code.co_filename.endswith(
+                (
+                    "kassette_io/loops/threads.py",
+                    "kassette_io/storages/local.py",
+                )
+            ):
                 return None
             if event == "line" and pool:
                 lost += 1
@@ -148,7 +147,7 @@ def lose_the_loop(channel: Channel, *, directory: str) -> None:
 
     async def record() -> None:
         run = await start(storage, RUN_ID)
-        _local_journal.os = Slow(channel, 0)  # type: ignore[assignment,attr-defined]
+        local_journal.os = Slow(channel, 0)  # type: ignore[assignment,attr-defined]
         await run.record("step", lambda: 1)
 
     async def until_busy() -> None:
@@ -159,7 +158,7 @@ def lose_the_loop(channel: Channel, *, directory: str) -> None:
     task = loop.create_task(record())
     loop.run_until_complete(until_busy())
     loop.close()
-    _local_journal.os = os  # type: ignore[attr-defined]
+    local_journal.os = os  # type: ignore[attr-defined]
     free.set()
 
     async def elsewhere() -> None:
@@ -191,7 +190,7 @@ class Stingy:
 
     def refuse(self, times: int) -> None:
         """Refuse the next ``times`` threads; there is none left from before."""
-        local_storage.WRITERS = _threads.Threads("kassette-writer")  # type: ignore[attr-defined]
+        local.WRITERS = threads.Threads("kassette-writer")  # type: ignore[attr-defined]
         self.refusals = times
 
 

@@ -14,7 +14,7 @@ from typing import Any, final
 import pytest
 
 WATCHED = {"open", "write", "pwrite", "fsync", "ftruncate", "rename", "unlink", "mkdir"}
-MODULES = ("_local_journal", "_run_lock")
+MODULES = ("local_journal", "run_lock")
 
 Fault = Callable[..., Any]
 """Called in place of a call, with the real function first."""
@@ -57,7 +57,7 @@ class Disk:
         self._faults: list[tuple[str, str, Fault]] = []
         self._paths: dict[int, str] = {}
         for module in MODULES:
-            patch.setattr(f"kassette_io.{module}.os", self)
+            patch.setattr(f"kassette_io.storages.{module}.os", self)
 
     def on(self, name: str, suffix: str, fault: Fault) -> None:
         """Have the next call of ``name`` on a file that ends in ``suffix`` do ``fault`` instead."""
@@ -104,12 +104,12 @@ class EveryCall:
         self.number: int | None = None
         self.fault: Fault = fails(0)
         for module in MODULES:
-            patch.setattr(f"kassette_io.{module}.os", self)
+            patch.setattr(f"kassette_io.storages.{module}.os", self)
         flock = partial(self._call, "flock", fcntl.flock)
         locking = SimpleNamespace(flock=flock, LOCK_EX=fcntl.LOCK_EX, LOCK_NB=fcntl.LOCK_NB)
-        patch.setattr("kassette_io._run_lock.fcntl", locking)
+        patch.setattr("kassette_io.storages.run_lock.fcntl", locking)
         opening = partial(self._call, "open", partial(_Read, self._call))
-        patch.setattr("kassette_io._local_journal.open", opening, raising=False)
+        patch.setattr("kassette_io.storages.local_journal.open", opening, raising=False)
 
     def __getattr__(self, name: str) -> Any:
         real = getattr(os, name)

@@ -14,7 +14,8 @@ import anyio
 from anyio import create_task_group, to_thread
 
 from kassette import WriteContentionError
-from kassette_io import LocalStorage, Run, _run_lock, start
+from kassette_io import LocalStorage, Run, start
+from kassette_io.storages import run_lock
 
 from .processes import Channel
 
@@ -97,7 +98,7 @@ async def _fork_while_opening(channel: Channel, storage: LocalStorage) -> None:
         forking.wait()
 
     constants = {name: getattr(fcntl, name) for name in dir(fcntl) if name.startswith("LOCK_")}
-    _run_lock.fcntl = SimpleNamespace(**constants, flock=flock)  # type: ignore[assignment,attr-defined]
+    run_lock.fcntl = SimpleNamespace(**constants, flock=flock)  # type: ignore[assignment,attr-defined]
     async with create_task_group() as group:
         group.start_soon(_hold, channel, storage)
         await to_thread.run_sync(locked.wait)

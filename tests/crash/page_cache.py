@@ -21,9 +21,10 @@ from typing import Any, NamedTuple, final
 
 import pytest
 
-from kassette_io import LocalStorage, _run_lock
+from kassette_io import LocalStorage
+from kassette_io.storages import run_lock
 
-MODULES = ("_local_journal", "_run_lock")
+MODULES = ("local_journal", "run_lock")
 
 Change = dict[str, int | None]
 """Names of one directory and what they stand for from now on; done whole or not at all."""
@@ -85,7 +86,7 @@ class PageCache:
         self._faults: list[tuple[str, str, Callable[..., Any]]] = []
         self._note()
         for module in MODULES:
-            patch.setattr(f"kassette_io.{module}.os", self)
+            patch.setattr(f"kassette_io.storages.{module}.os", self)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(os, name)
@@ -124,14 +125,14 @@ class PageCache:
     def detach(self, patch: pytest.MonkeyPatch) -> None:
         """Note no more; the modules have the real ``os`` again."""
         for module in MODULES:
-            patch.setattr(f"kassette_io.{module}.os", os)
+            patch.setattr(f"kassette_io.storages.{module}.os", os)
 
     def bury(self, storage: LocalStorage) -> None:
         """Take from a killed process what the system takes; its storage does nothing any more."""
         for journal, _ in storage._open.values():
             journal.session, journal._fd, journal._lock = None, -1, None
         for fd in self._descriptors:
-            _run_lock._DESCRIPTORS.discard(fd)
+            run_lock._DESCRIPTORS.discard(fd)
             os.close(fd)
         self._descriptors = set()
         self.kill_before, self.killed = None, False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kassette import JournalCorruptionError, StepEntry
-from kassette_io._local_journal import LocalJournal
+from kassette_io.storages.local_journal import LocalJournal
 
 from .processes import Channel
 

@@ -14,7 +14,8 @@ import pytest
 from anyio import create_task_group, to_thread, wait_all_tasks_blocked
 
 from kassette import KassetteError, SessionClosedError, StorageError
-from kassette_io import Context, LocalStorage, Success, _local_journal, fork, start, workflow
+from kassette_io import Context, LocalStorage, Success, fork, start, workflow
+from kassette_io.storages import local_journal
 
 from .faults import Disk, Fault, fails, then_fails, writes_only
 from .journals import Journal
@@ -239,8 +240,8 @@ async def test_d15_the_end_of_a_journal_is_written_again(
     directory: Path, journal: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch, reach: int
 ) -> None:
     """Broken, what a failed fsync has left clean stays so, or a descriptor is lost at each crash."""
-    monkeypatch.setattr(_local_journal, "_WRITTEN_AGAIN", reach)
-    monkeypatch.setattr(_local_journal, "_PIECE", 40)
+    monkeypatch.setattr(local_journal, "_WRITTEN_AGAIN", reach)
+    monkeypatch.setattr(local_journal, "_PIECE", 40)
     left = await left_by_a_crash(directory)
     first = max(len(left) - reach, 0)
     positions: list[int] = []

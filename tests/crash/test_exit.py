@@ -89,8 +89,9 @@ def test_d2_an_interrupt_at_every_line_of_the_hand_over(
 
 HELD_OPEN = """
 import sys, threading, time, anyio
-from kassette_io import LocalStorage, _threads, start
-_threads.IDLE_SECONDS = {idle}
+from kassette_io import LocalStorage, start
+from kassette_io.loops import threads
+threads.IDLE_SECONDS = {idle}
 def writers():
     return sum(thread.name == "kassette-writer" for thread in threading.enumerate())
 storage = LocalStorage(sys.argv[1])

@@ -15,8 +15,8 @@ from anyio import create_task_group, to_thread, wait_all_tasks_blocked
 
 from kassette import StartEntry, StepEntry, StorageError, WriteContentionError
 from kassette_io import LocalStorage, Run, fork, start
-from kassette_io._local_journal import LocalJournal
-from kassette_io._threads import WRITERS
+from kassette_io.loops.threads import WRITERS
+from kassette_io.storages.local_journal import LocalJournal
 
 from .faults import Disk
 
@@ -257,7 +257,7 @@ async def test_what_reads_have_told_is_remembered_up_to_a_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Broken, a process that looks at every run keeps something of each."""
-    monkeypatch.setattr("kassette_io.local_storage._REMEMBERED_READS", 2)
+    monkeypatch.setattr("kassette_io.storages.local._REMEMBERED_READS", 2)
     for run_id in ("a", "b", "c"):
         async with LocalStorage(tmp_path) as storage:
             await storage.append(run_id, OPENING)

@@ -161,7 +161,7 @@ async def test_d14_without_fcntl_journals_are_read_and_writing_says_what_is_miss
     storage = LocalStorage(directory)
     async with await start(storage, RUN):
         pass
-    monkeypatch.setattr("kassette_io._run_lock.fcntl", None)
+    monkeypatch.setattr("kassette_io.storages.run_lock.fcntl", None)
     assert [entry.type for entry in await storage.read_all(RUN)] == ["start"]
     with pytest.raises(StorageError, match="this Python has no fcntl") as refused:
         await start(storage, RUN)

@@ -14,7 +14,7 @@ from anyio import Event, create_task_group, to_thread, wait_all_tasks_blocked
 
 from kassette import CompleteEntry, KassetteError, StartEntry, StepEntry, StorageError
 from kassette_io import LocalStorage, start
-from kassette_io._threads import MAX_THREADS
+from kassette_io.loops.threads import MAX_THREADS
 
 from .faults import Disk, writes_only
 from .journals import Journal

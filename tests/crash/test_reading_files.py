@@ -56,7 +56,7 @@ async def test_d11_a_file_that_comes_in_pieces_is_read_whole(
     entries: list[Entry] = [OPENING, recording("one"), recording("two")]
     journal.write_bytes(b"".join(map(encode_entry, entries, range(3))))
     opened = partial(Reading, 50, int)
-    monkeypatch.setattr("kassette_io._local_journal.open", opened, raising=False)
+    monkeypatch.setattr("kassette_io.storages.local_journal.open", opened, raising=False)
     found = await LocalStorage(tmp_path).read_all(RUN)
     assert [each.type for each in found] == ["start", "step", "step"]
 
@@ -69,7 +69,7 @@ async def test_d11_a_torn_line_that_is_replaced_meanwhile_is_not_glued_to_the_ne
     line = encode_entry(recording("work"), 1)
     journal.write_bytes(whole + line[:40])
     opened = partial(Reading, 1000, lambda: journal.write_bytes(whole + line))
-    monkeypatch.setattr("kassette_io._local_journal.open", opened, raising=False)
+    monkeypatch.setattr("kassette_io.storages.local_journal.open", opened, raising=False)
     found = await LocalStorage(tmp_path).read_all(RUN)
     assert [each.type for each in found] == ["start"]
 

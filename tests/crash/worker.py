@@ -21,8 +21,8 @@ from .processes import Channel
 PRELOADED = (
     "anyio._backends._asyncio",
     "anyio._backends._trio",
-    "kassette_io._waiting_asyncio",
-    "kassette_io._waiting_trio",
+    "kassette_io.loops.waiting_asyncio",
+    "kassette_io.loops.waiting_trio",
     "kassette_io.workflows",
 )
 

@@ -14,7 +14,7 @@ from anyio.lowlevel import checkpoint
 
 from kassette import Tail, check_append
 from kassette_io import Entry, LocalStorage, MemoryStorage, RemoteStorage, Storage
-from kassette_io.storage import as_session_storage
+from kassette_io.storages.protocol import as_session_storage
 from tests.io.object_stores import Client, Store
 from tests.io.stories import PATIENCE
 

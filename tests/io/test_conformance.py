@@ -28,7 +28,7 @@ from kassette import (
     encode_entry,
 )
 from kassette_io import LocalStorage, MemoryStorage, RemoteStorage, Storage
-from kassette_io.storage import as_session_storage, taken
+from kassette_io.storages.protocol import as_session_storage, taken
 from kassette_io.testing import storage_conformance
 from tests.io.object_stores import Client
 from tests.io.storages import Delegating

@@ -24,7 +24,7 @@ from kassette_io import (
     WriteContentionError,
     start,
 )
-from kassette_io._threads import MAX_THREADS, Job, Mailbox, Threads
+from kassette_io.loops.threads import MAX_THREADS, Job, Mailbox, Threads
 from tests.io.storages import HeldLocal
 from tests.io.stories import PATIENCE, RUN, journal_types, opening, recording
 
@@ -302,7 +302,7 @@ def test_a_session_collected_in_the_middle_of_a_post_does_not_stop_the_writers(
             gc.collect()
         return real(*args)
 
-    monkeypatch.setattr("kassette_io.local_storage.LocalJournal", collecting)
+    monkeypatch.setattr("kassette_io.storages.local.LocalJournal", collecting)
 
     async def append() -> None:
         await storage.append(RUN, opening(1))
@@ -316,7 +316,7 @@ def test_a_session_collected_in_the_middle_of_a_post_does_not_stop_the_writers(
 
 
 def _journal_class() -> Any:
-    from kassette_io._local_journal import LocalJournal
+    from kassette_io.storages.local_journal import LocalJournal
 
     return LocalJournal
 

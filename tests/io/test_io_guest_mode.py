@@ -14,7 +14,7 @@ from anyio.lowlevel import checkpoint
 
 from kassette import UsageError
 from kassette_io import Context, Success, Suspended, workflow
-from kassette_io._asyncio_home import AsyncioHome
+from kassette_io.loops.asyncio_home import AsyncioHome
 from tests.io.storages import HeldLocal, World
 from tests.io.stories import journal_steps, journal_types
 

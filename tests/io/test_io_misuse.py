@@ -25,7 +25,7 @@ from kassette_io import (
     start,
     workflow,
 )
-from kassette_io.storage import as_session_storage
+from kassette_io.storages.protocol import as_session_storage
 from tests.io.storages import World
 from tests.io.stories import RUN, Ledger, journal_steps, journal_types, opening
 

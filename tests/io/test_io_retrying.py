@@ -20,8 +20,8 @@ from kassette_io import (
     start,
     workflow,
 )
-from kassette_io._waiting import current_task
 from kassette_io.calling import Call
+from kassette_io.loops.waiting import current_task
 from tests.io.storages import World
 from tests.io.stories import RUN, Clock, Ledger, journal_steps, journal_types, opening, recording
 

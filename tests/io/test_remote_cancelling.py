@@ -16,7 +16,8 @@ import trio
 import trio.testing
 
 from kassette import StartEntry, State, StepEntry
-from kassette_io import RemoteStorage, Run, _waiting_asyncio, start
+from kassette_io import RemoteStorage, Run, start
+from kassette_io.loops import waiting_asyncio
 from tests.io.object_stores import Client, Gate
 
 ROOT = Path(__file__).parents[2]
@@ -305,7 +306,7 @@ def test_a_put_that_is_collected_with_its_closed_loop_says_nothing(
     task = loop.run_until_complete(begin())
     loop.close()
     assert not task.done()
-    _waiting_asyncio._TASKS -= {each for each in _waiting_asyncio._TASKS if each.get_loop() is loop}
+    waiting_asyncio._TASKS -= {each for each in waiting_asyncio._TASKS if each.get_loop() is loop}
     del task
     gc.collect()
     assert unraisable == []

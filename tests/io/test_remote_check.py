@@ -37,7 +37,7 @@ ALL = {OVERWRITES, STALE_ETAG, CREATES, REFUSES, SAME_ETAG, STALE_READ}
 @pytest.fixture
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw every pause as zero."""
-    monkeypatch.setattr("kassette_io.remote_storage.random", lambda: 0.0)
+    monkeypatch.setattr("kassette_io.storages.remote.random", lambda: 0.0)
 
 
 class KeepsAll(ClosingClient):

@@ -10,7 +10,8 @@ import pytest
 from anyio import create_task_group, wait_all_tasks_blocked
 
 from kassette import StorageError, UsageError
-from kassette_io import RemoteStorage, remote_storage, start
+from kassette_io import RemoteStorage, start
+from kassette_io.storages import remote
 from tests.io.object_stores import Client, ClosingClient, Fault, Gate, journal
 from tests.io.stories import opening, recording
 
@@ -28,8 +29,8 @@ async def test_d6_the_pauses_before_a_retry_are_drawn_and_nothing_else_pauses(
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
 
-    monkeypatch.setattr("kassette_io.remote_storage.random", lambda: 0.5)
-    monkeypatch.setattr("kassette_io.remote_storage.anyio.sleep", sleep)
+    monkeypatch.setattr("kassette_io.storages.remote.random", lambda: 0.5)
+    monkeypatch.setattr("kassette_io.storages.remote.anyio.sleep", sleep)
     client = Client()
     storage = RemoteStorage(client)
     await storage.append("run-1", opening())
@@ -140,7 +141,7 @@ async def test_what_reads_have_found_beyond_the_size_is_the_last_alone(
     client = Client()
     for run_id in ("a", "b"):
         await RemoteStorage(client).append(run_id, opening())
-    monkeypatch.setattr("kassette_io.remote_storage._REMEMBERED_BYTES", 1)
+    monkeypatch.setattr("kassette_io.storages.remote._REMEMBERED_BYTES", 1)
     storage = RemoteStorage(client)
     for run_id in ("a", "b"):
         await storage.read_all(run_id)
@@ -246,7 +247,7 @@ async def test_a_storage_may_be_closed_twice_and_opened_again() -> None:
     async with other:
         pass
     assert client.closed
-    assert remote_storage._OPEN.get(id(client)) is None
+    assert remote._OPEN.get(id(client)) is None
 
 
 async def test_storages_of_different_clients_do_not_wait_for_each_other() -> None:

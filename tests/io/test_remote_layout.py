@@ -21,7 +21,7 @@ from kassette_io import (
     Storage,
     start,
 )
-from kassette_io.storage import SessionStorage
+from kassette_io.storages.protocol import SessionStorage
 from tests.io.object_stores import Client, ClosingClient
 
 pytestmark = pytest.mark.anyio
@@ -33,7 +33,7 @@ KEY = "run-1/journal.jsonl"
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw every pause as zero."""
-    monkeypatch.setattr("kassette_io.remote_storage.random", lambda: 0.0)
+    monkeypatch.setattr("kassette_io.storages.remote.random", lambda: 0.0)
 
 
 def entry(session: int, name: str) -> StepEntry:
@@ -88,11 +88,11 @@ async def test_what_reads_have_found_is_remembered_up_to_a_number_and_a_size(
     for run_id in ("a", "b", "c"):
         await RemoteStorage(client).append(run_id, started(1))
     size = len(client.store.objects["a/journal.jsonl"].content)
-    monkeypatch.setattr("kassette_io.remote_storage._REMEMBERED_BYTES", 2 * size)
+    monkeypatch.setattr("kassette_io.storages.remote._REMEMBERED_BYTES", 2 * size)
     for run_id in ("a", "b", "a", "c"):
         await storage.read_all(run_id)
     assert list(storage._read) == ["a", "c"]
-    monkeypatch.setattr("kassette_io.remote_storage._REMEMBERED_BYTES", size - 1)
+    monkeypatch.setattr("kassette_io.storages.remote._REMEMBERED_BYTES", size - 1)
     client.take_log()
     async with await start(storage, "b"):
         assert client.take_log() == ["get", "put"], "however long a journal is, it is read once"

@@ -10,7 +10,8 @@ import pytest
 
 from kassette import PreconditionFailedError, StorageError, UsageError
 from kassette.object_append import PATIENCE
-from kassette_io import GetObjectResult, RemoteStorage, remote_storage, start
+from kassette_io import GetObjectResult, RemoteStorage, start
+from kassette_io.storages import remote
 from tests.io.object_stores import Client, Fault, journal
 from tests.io.stories import opening, recording
 
@@ -39,8 +40,8 @@ class Clock:
 def time(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Let pauses take no time, and be as long as they may be."""
     clock = Clock()
-    monkeypatch.setattr(remote_storage, "anyio", clock)
-    monkeypatch.setattr(remote_storage, "random", lambda: 1.0)
+    monkeypatch.setattr(remote, "anyio", clock)
+    monkeypatch.setattr(remote, "random", lambda: 1.0)
     return clock
 
 

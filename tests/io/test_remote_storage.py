@@ -41,7 +41,7 @@ KEY = "run-1/journal.jsonl"
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw every pause as zero."""
-    monkeypatch.setattr("kassette_io.remote_storage.random", lambda: 0.0)
+    monkeypatch.setattr("kassette_io.storages.remote.random", lambda: 0.0)
 
 
 def started(session: int, writer: str = "w") -> StartEntry:

@@ -13,7 +13,7 @@ from kassette_io import (
     UsageError,
     open_storage,
 )
-from kassette_io.storage import as_session_storage
+from kassette_io.storages.protocol import as_session_storage
 from tests.io.storages import ThreeMethods
 
 

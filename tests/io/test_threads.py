@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kassette_io._threads import MAX_THREADS, Job, Mailbox, Threads
+from kassette_io.loops.threads import MAX_THREADS, Job, Mailbox, Threads
 from tests.io.stories import PATIENCE
 
 
@@ -113,7 +113,7 @@ def test_no_more_threads_are_made_than_allowed_and_every_mailbox_is_served() -> 
 
 def test_idle_threads_go_and_new_ones_come(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process would keep the threads of one busy moment for ever, or have none afterwards."""
-    monkeypatch.setattr("kassette_io._threads.IDLE_SECONDS", 0.0)
+    monkeypatch.setattr("kassette_io.loops.threads.IDLE_SECONDS", 0.0)
     writers = Threads("kassette-writer")
     for _ in range(200):
         each = job()

@@ -65,7 +65,7 @@ SUITES = (
             "tests/crash/test_permissions.py",
             "tests/crash/test_reading_files.py",
         ],
-        _named("kassette_io", "_local_journal _run_lock local_storage"),
+        _named("kassette_io.storages", "local_journal run_lock local"),
     ),
     Suite(
         [
@@ -79,18 +79,16 @@ SUITES = (
             "tests/io/test_remote_outages.py",
             "tests/io/test_remote_storage.py",
         ],
-        _named("kassette_io", "_store_check remote_storage"),
+        _named("kassette_io.storages", "store_check remote"),
     ),
     Suite(
         ["tests/io", "tests/crash/test_letting_go.py"],
         [
             "kassette_io",
-            *_named("kassette_io", "_clock _threads branches calling settling"),
-            *_named("kassette_io", "_waiting _waiting_asyncio _waiting_trio"),
-            *_named(
-                "kassette_io", "context lifecycle memory_storage object_store results run storage"
-            ),
-            *_named("kassette_io", "urls workflows"),
+            *_named("kassette_io", "_clock branches calling context lifecycle results run"),
+            *_named("kassette_io", "settling workflows"),
+            *_named("kassette_io.loops", "threads waiting waiting_asyncio waiting_trio"),
+            *_named("kassette_io.storages", "memory object_store protocol urls"),
         ],
         PATIENCE,
     ),
@@ -101,12 +99,19 @@ SUITES = (
             "tests/io/test_io_without_pydantic.py",
         ],
         [
-            *_named("kassette_io", "_annotations _compiling _containers _json_types _models"),
-            *_named("kassette_io", "_sameness _shapes _type_forms declaring typed"),
+            *_all_of("kassette_io._values"),
+            *_named("kassette_io", "declaring typed"),
         ],
         PATIENCE,
     ),
-    Suite(["tests/s3"], _named("kassette_io", "_aioboto3 _asyncio_home _s3_errors s3"), PATIENCE),
+    Suite(
+        ["tests/s3"],
+        [
+            "kassette_io.loops.asyncio_home",
+            *_named("kassette_io.storages", "s3 s3_client s3_errors"),
+        ],
+        PATIENCE,
+    ),
     Suite(
         ["tests/testing", "tests/io/test_conformance.py"],
         ["kassette_io.testing", *_all_of("kassette_io.testing"), "kassette_io.pytest_plugin"],
@@ -117,6 +122,7 @@ SUITES = (
 NOT_JUDGED = {
     ROOT / "kassette" / "__init__.py",
     ROOT / "kassette" / "_lazy.py",
+    *(ROOT / "kassette_io" / each / "__init__.py" for each in ("_values", "loops", "storages")),
     ROOT / "kassette_cli" / "__init__.py",
     ROOT / "kassette_cli" / "__main__.py",
 }

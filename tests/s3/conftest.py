@@ -149,7 +149,7 @@ def storage(client: S3ObjectStoreClient) -> RemoteStorage:
 @pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let backoff take its jitter's least value, nothing."""
-    monkeypatch.setattr("kassette_io.remote_storage.random", lambda: 0.0)
+    monkeypatch.setattr("kassette_io.storages.remote.random", lambda: 0.0)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from functools import cache
 import anyio
 from botocore import session
 
-import kassette_io._aioboto3  # noqa: F401 - slow, therefore before the fork
+import kassette_io.storages.s3_client  # noqa: F401 - slow, therefore before the fork
 from kassette_io import FencedError, RemoteStorage, S3ObjectStoreClient
 from tests.crash.lives import Life, live_on
 from tests.crash.processes import Channel

@@ -458,7 +458,7 @@ async def test_a_client_that_is_closed_while_it_opens_is_not_left_open(
         stack.callback(closed.set)
         return SimpleNamespace(meta=SimpleNamespace(endpoint_url="http://nowhere"))
 
-    monkeypatch.setattr("kassette_io._aioboto3.open_client", open_slowly)
+    monkeypatch.setattr("kassette_io.storages.s3_client.open_client", open_slowly)
     client = S3ObjectStoreClient("bucket")
 
     async def use() -> None:

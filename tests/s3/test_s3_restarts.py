@@ -17,10 +17,10 @@ from kassette_io import (
     S3ObjectStoreClient,
     Success,
     Suspended,
-    remote_storage,
     start,
     workflow,
 )
+from kassette_io.storages import remote
 
 from .conftest import PLENTY
 from .servers import S3Server, free_port, ministack
@@ -64,7 +64,7 @@ async def there(
     anyio_backend: str, restarting: Restarting, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[RemoteStorage]:
     """A storage that has all the time a busy machine needs, also for its first look."""
-    monkeypatch.setattr(remote_storage, "FIRST_CONTACT", LONG)
+    monkeypatch.setattr(remote, "FIRST_CONTACT", LONG)
     client = S3ObjectStoreClient("bucket", endpoint_url=restarting.server.url, timeout=PLENTY)
     async with RemoteStorage(client, prefix=PREFIX, patience=LONG) as storage:
         yield storage
@@ -81,7 +81,7 @@ class Refused:
             self.met.set()
             await sleep(seconds)
 
-        monkeypatch.setattr("kassette_io.remote_storage.anyio.sleep", noting)
+        monkeypatch.setattr("kassette_io.storages.remote.anyio.sleep", noting)
 
 
 @pytest.mark.parametrize("what", ["start", "step", "complete"])

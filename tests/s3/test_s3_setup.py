@@ -17,14 +17,8 @@ from pathlib import Path
 import pytest
 
 from kassette import StartEntry, StorageError, UsageError
-from kassette_io import (
-    RemoteStorage,
-    S3ObjectStoreClient,
-    _s3_errors,
-    open_storage,
-    remote_storage,
-    start,
-)
+from kassette_io import RemoteStorage, S3ObjectStoreClient, open_storage, start
+from kassette_io.storages import remote, s3_errors
 
 from .proxy import SLOW_DOWN, Fault, Proxy, refusal
 from .servers import S3Server, free_port
@@ -246,8 +240,8 @@ async def test_a_store_that_is_silent_from_the_start_is_given_up_soon(
     bucket: str, proxy: Proxy, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A mistyped port would be asked for half a minute; a restart at hand would be no excuse."""
-    assert remote_storage.FIRST_CONTACT == 5.0
-    monkeypatch.setattr(remote_storage, "FIRST_CONTACT", 0.0)
+    assert remote.FIRST_CONTACT == 5.0
+    monkeypatch.setattr(remote, "FIRST_CONTACT", 0.0)
     async with S3ObjectStoreClient(bucket, endpoint_url=proxy.url) as client:
         storage = RemoteStorage(client)
         proxy.script(SLOW_DOWN, method="GET")
@@ -349,8 +343,8 @@ async def test_an_unusable_setting_is_a_clear_error(bucket: str) -> None:
 def test_only_what_opening_a_client_refuses_is_a_setting() -> None:
     """A garbled answer would be the caller's mistake, and a put that has landed be called undone."""
     for error in (ValueError("garbled"), TypeError("garbled")):
-        assert _s3_errors.meaning(error, "", opening=True).misuse
-        found = _s3_errors.meaning(error, "")
+        assert s3_errors.meaning(error, "", opening=True).misuse
+        found = s3_errors.meaning(error, "")
         assert (found.misuse, found.certain) == (False, False)
         assert "garbled" in found.why
 

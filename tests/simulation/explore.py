@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from kassette_io.object_store import GetObjectResult
+from kassette_io.storages.object_store import GetObjectResult
 from tests.simulation.choices import Choices
 from tests.simulation.disk import Disk, Found
 from tests.simulation.history import History

@@ -20,10 +20,11 @@ from kassette.machine import Machine
 from kassette.object_append import ObjectWriter
 from kassette.steps import Steps
 from kassette.waits import Waits
-from kassette_io import _local_journal, _run_lock, lifecycle
-from kassette_io._local_journal import LocalJournal
-from kassette_io._run_lock import RunLock
+from kassette_io import lifecycle
 from kassette_io.calling import Flight
+from kassette_io.storages import local_journal, run_lock
+from kassette_io.storages.local_journal import LocalJournal
+from kassette_io.storages.run_lock import RunLock
 from tests.simulation import invariants
 from tests.simulation.choices import Seeded
 from tests.simulation.running import run_schedule
@@ -48,7 +49,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "no fencing check",
         ON_STORE,
-        (object_append, _local_journal),
+        (object_append, local_journal),
         "check_append",
         "if tail.count and (",
         "if False and (",
@@ -56,7 +57,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a terminal entry may be followed",
         ON_STORE,
-        (object_append, _local_journal),
+        (object_append, local_journal),
         "check_append",
         "if tail.terminal is not None:",
         "if False:",
@@ -326,7 +327,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "no lock",
         ON_DISK,
-        (_run_lock,),
+        (run_lock,),
         "_try_flock",
         "fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)",
         "pass",

@@ -28,9 +28,9 @@ from kassette import (
     WriteContentionError,
 )
 from kassette_io.context import Context
-from kassette_io.local_storage import LocalStorage
-from kassette_io.remote_storage import RemoteStorage
 from kassette_io.results import Failed, Success, Suspended
+from kassette_io.storages.local import LocalStorage
+from kassette_io.storages.remote import RemoteStorage
 from kassette_io.workflows import Workflow
 from tests.simulation.choices import Choices
 from tests.simulation.disk import Disk

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 
 from kassette import PreconditionFailedError, StorageError
-from kassette_io.object_store import GetObjectResult
+from kassette_io.storages.object_store import GetObjectResult
 from tests.simulation.world import Process, World
 
 FAULTS: tuple[str, ...] = (

@@ -16,7 +16,7 @@ from kassette import (
     decode_journal,
     encode_entry,
 )
-from kassette_io.storage import BatchStorage
+from kassette_io.storages.protocol import BatchStorage
 from tests.simulation.history import Ack, Forked, History, Refused
 from tests.simulation.invariants import check_status
 from tests.simulation.programs import Kit

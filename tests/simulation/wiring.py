@@ -15,19 +15,10 @@ from functools import partial
 from types import SimpleNamespace, TracebackType
 from typing import Any
 
-from kassette_io import (
-    _clock,
-    _local_journal,
-    _run_lock,
-    context,
-    lifecycle,
-    local_storage,
-    remote_storage,
-    run,
-    workflows,
-)
-from kassette_io._threads import Job, Mailbox
+from kassette_io import _clock, context, lifecycle, run, workflows
 from kassette_io.calling import Flight, in_context
+from kassette_io.loops.threads import Job, Mailbox
+from kassette_io.storages import local, local_journal, remote, run_lock
 from tests.simulation.disk import Disk
 from tests.simulation.world import Fiber, World, complete
 
@@ -193,12 +184,12 @@ async def _nothing() -> None:
 def connect(world: World, disk: Disk) -> None:
     """Have the drivers work in ``world`` from now on; only inside of ``wired``."""
     _Now.world = world
-    _local_journal.os = disk  # type: ignore[attr-defined]
-    _local_journal.open = disk.open_to_read  # type: ignore[attr-defined]
-    _run_lock.os = disk  # type: ignore[attr-defined]
-    _run_lock.fcntl = disk.fcntl  # type: ignore[attr-defined]
-    _run_lock._DESCRIPTORS.clear()
-    local_storage.os = disk  # type: ignore[attr-defined]
+    local_journal.os = disk  # type: ignore[attr-defined]
+    local_journal.open = disk.open_to_read  # type: ignore[attr-defined]
+    run_lock.os = disk  # type: ignore[attr-defined]
+    run_lock.fcntl = disk.fcntl  # type: ignore[attr-defined]
+    run_lock._DESCRIPTORS.clear()
+    local.os = disk  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -207,21 +198,21 @@ def wired() -> Iterator[None]:
     missing = object()
     replaced: list[tuple[Any, str, Any]] = [
         (_clock, "now", lambda: _world().now()),
-        (_local_journal, "os", None),
-        (_local_journal, "open", None),
-        (_run_lock, "os", None),
-        (_run_lock, "fcntl", None),
-        (_run_lock, "_GUARD", nullcontext()),
-        (_run_lock, "_DESCRIPTORS", set()),
-        (local_storage, "os", None),
-        (local_storage, "perform", _perform),
-        (local_storage, "read_in_thread", _read_in_thread),
-        (local_storage, "WRITERS", _WRITERS),
-        (local_storage, "_STORAGES", set()),
-        (remote_storage, "perform", _perform),
-        (remote_storage, "spawn", _spawn),
-        (remote_storage, "anyio", SimpleNamespace(sleep=_sleep, current_time=_current_time)),
-        (remote_storage, "random", lambda: 0.5),
+        (local_journal, "os", None),
+        (local_journal, "open", None),
+        (run_lock, "os", None),
+        (run_lock, "fcntl", None),
+        (run_lock, "_GUARD", nullcontext()),
+        (run_lock, "_DESCRIPTORS", set()),
+        (local, "os", None),
+        (local, "perform", _perform),
+        (local, "read_in_thread", _read_in_thread),
+        (local, "WRITERS", _WRITERS),
+        (local, "_STORAGES", set()),
+        (remote, "perform", _perform),
+        (remote, "spawn", _spawn),
+        (remote, "anyio", SimpleNamespace(sleep=_sleep, current_time=_current_time)),
+        (remote, "random", lambda: 0.5),
         (run, "CancelScope", _Scope),
         (run, "Event", _Event),
         (run, "sleep", _sleep),

@@ -27,9 +27,9 @@ from math import inf
 from typing import Any, Final, NoReturn, final
 
 from kassette import PreconditionFailedError, StorageError, UsageError
-from kassette_io import _s3_errors
-from kassette_io._asyncio_home import AsyncioHome
-from kassette_io.object_store import GetObjectResult
+from kassette_io.loops.asyncio_home import AsyncioHome
+from kassette_io.storages import s3_errors
+from kassette_io.storages.object_store import GetObjectResult
 
 _CONNECT_TIMEOUT: Final = 10.0
 _PIECE: Final = 2**20
@@ -160,7 +160,7 @@ class S3ObjectStoreClient:
                 try:
                     answer = await client.get_object(Bucket=self.bucket, Key=key)
                 except Exception as error:
-                    if _s3_errors.code(error) == _s3_errors.MISSING_KEY:
+                    if s3_errors.code(error) == s3_errors.MISSING_KEY:
                         return None
                     raise
                 pieces: list[bytes] = []
@@ -185,12 +185,12 @@ class S3ObjectStoreClient:
             head = await client.head_object(Bucket=self.bucket, Key=key)
             declared = head.get("ContentLength") if _etag(head) == etag else None
         if declared is None:
-            raise _s3_errors.Unusable(
+            raise s3_errors.Unusable(
                 f"a body of {len(content)} bytes came without a length, and a HEAD did not tell it "
                 "either, so nobody can say whether it is whole"
             )
         if declared != len(content):
-            raise _s3_errors.Unusable(f"{len(content)} bytes came of {declared}")
+            raise s3_errors.Unusable(f"{len(content)} bytes came of {declared}")
 
     async def _put(self, key: str, content: bytes, etag: str | None) -> str:
         client = await self._open()
@@ -205,7 +205,7 @@ class S3ObjectStoreClient:
                 )
             return _etag(answer)
         except Exception as error:
-            if _s3_errors.is_refused_condition(error):
+            if s3_errors.is_refused_condition(error):
                 raise PreconditionFailedError(
                     f"{key} in bucket {self.bucket!r} is not the version that was expected"
                 ) from error
@@ -250,7 +250,7 @@ class S3ObjectStoreClient:
 
     async def _connect(self) -> Any:
         try:
-            from kassette_io._aioboto3 import open_client
+            from kassette_io.storages.s3_client import open_client
         except ImportError as error:
             raise UsageError("S3 storage needs aioboto3: pip install 'kassette[s3]'") from error
         session = {k: v for k, v in self._settings.items() if k in _SESSION_SETTINGS}
@@ -292,13 +292,13 @@ class S3ObjectStoreClient:
 
     def _fail(self, verb: str, key: str, error: Exception, silence: str) -> NoReturn:
         """Raise the error that says what to do, with ``rolled_back`` if it is certain."""
-        found = _s3_errors.meaning(error, silence, opening=verb == "open")
+        found = s3_errors.meaning(error, silence, opening=verb == "open")
         what = f"{key} " if key else ""
         told = f"cannot {verb} {what}in bucket {self.bucket!r} at {self._endpoint}: {found.why}"
         if found.misuse:
             raise UsageError(told) from error
         # what a client of the user's has repeated by itself may have landed before
-        certain = found.certain and (self._given is None or _s3_errors.repeats(error) == 0)
+        certain = found.certain and (self._given is None or s3_errors.repeats(error) == 0)
         raise StorageError(told, rolled_back=certain) from error
 
 
@@ -347,5 +347,5 @@ def _order(key: str) -> bytes:
 def _etag(answer: dict[str, Any]) -> str:
     etag: object = answer.get("ETag")
     if not isinstance(etag, str):
-        raise _s3_errors.Unusable("an answer without an etag, which is not the store's")
+        raise s3_errors.Unusable("an answer without an etag, which is not the store's")
     return etag.strip('"')

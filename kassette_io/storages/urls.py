@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from kassette import UsageError
 
 if TYPE_CHECKING:
-    from kassette_io.local_storage import LocalStorage
-    from kassette_io.remote_storage import RemoteStorage
+    from kassette_io.storages.local import LocalStorage
+    from kassette_io.storages.remote import RemoteStorage
 
 
 def open_storage(url: str) -> LocalStorage | RemoteStorage:
@@ -29,7 +29,7 @@ def open_storage(url: str) -> LocalStorage | RemoteStorage:
 
 
 def _open_directory(url: str, path: str) -> LocalStorage:
-    from kassette_io.local_storage import LocalStorage
+    from kassette_io.storages.local import LocalStorage
 
     if path.startswith("//"):
         path = path.removeprefix("//")
@@ -39,8 +39,8 @@ def _open_directory(url: str, path: str) -> LocalStorage:
 
 
 def _open_bucket(url: str, rest: str) -> RemoteStorage:
-    from kassette_io.remote_storage import RemoteStorage
-    from kassette_io.s3 import S3ObjectStoreClient
+    from kassette_io.storages.remote import RemoteStorage
+    from kassette_io.storages.s3 import S3ObjectStoreClient
 
     bucket, _, prefix = rest.partition("/")
     if not bucket:

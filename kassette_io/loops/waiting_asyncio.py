@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from anyio import CancelScope, lowlevel
 
-from kassette_io._threads import Job
+from kassette_io.loops.threads import Job
 
 if TYPE_CHECKING:
     from kassette_io.calling import Flight

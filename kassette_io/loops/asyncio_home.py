@@ -24,9 +24,9 @@ from anyio import CancelScope, Event, to_thread
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from kassette import UsageError
-from kassette_io._threads import Job
-from kassette_io._waiting import in_trio, perform, spawn
-from kassette_io._waiting_asyncio import in_spawned_task
+from kassette_io.loops.threads import Job
+from kassette_io.loops.waiting import in_trio, perform, spawn
+from kassette_io.loops.waiting_asyncio import in_spawned_task
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from typing import Final, TypeAlias, final
 import anyio
 
 from kassette import PreconditionFailedError, StorageError
-from kassette_io.object_store import GetObjectResult, ObjectStoreClient
+from kassette_io.storages.object_store import GetObjectResult, ObjectStoreClient
 
 Get: TypeAlias = Callable[[str], Awaitable[GetObjectResult | None]]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import trio  # noqa: TID253 - this module is loaded only where trio runs
 
-from kassette_io._threads import Job
 from kassette_io.calling import Flight, in_context
+from kassette_io.loops.threads import Job
 
 current_waker = trio.lowlevel.current_trio_token
 current_task = trio.lowlevel.current_task

@@ -13,7 +13,7 @@ from functools import cache, partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from kassette_io._threads import EventLoop, Job, post_reading
+from kassette_io.loops.threads import EventLoop, Job, post_reading
 
 if TYPE_CHECKING:
     from kassette_io.calling import Flight
@@ -98,13 +98,13 @@ def _running_loop() -> EventLoop:
 
 @cache
 def _trio() -> EventLoop:
-    from kassette_io import _waiting_trio
+    from kassette_io.loops import waiting_trio
 
-    return _waiting_trio
+    return waiting_trio
 
 
 @cache
 def _asyncio() -> EventLoop:
-    from kassette_io import _waiting_asyncio
+    from kassette_io.loops import waiting_asyncio
 
-    return _waiting_asyncio
+    return waiting_asyncio

@@ -63,10 +63,10 @@ from kassette.object_append import (
     PutUnclear,
     Settled,
 )
-from kassette_io._store_check import StoreCheck
-from kassette_io._threads import Job
-from kassette_io._waiting import perform, spawn
-from kassette_io.object_store import GetObjectResult, ObjectStoreClient
+from kassette_io.loops.threads import Job
+from kassette_io.loops.waiting import perform, spawn
+from kassette_io.storages.object_store import GetObjectResult, ObjectStoreClient
+from kassette_io.storages.store_check import StoreCheck
 
 FIRST_CONTACT: Final = 5.0
 """Seconds of patience with a store that has not answered yet."""

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from kassette.values import encode_value
-from kassette_io._json_types import Keys, Misfit, refuse
-from kassette_io._shapes import Shape, Writing, asked
-from kassette_io._type_forms import is_dict, is_list, spelled
+from kassette_io._values.json_types import Keys, Misfit, refuse
+from kassette_io._values.shapes import Shape, Writing, asked
+from kassette_io._values.type_forms import is_dict, is_list, spelled
 
 
 class ListShape(Shape):

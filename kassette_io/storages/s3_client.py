@@ -10,7 +10,7 @@ from aiobotocore.config import AioConfig  # noqa: TID253
 from aiobotocore.httpsession import AIOHTTPSession  # noqa: TID253
 from botocore.handlers import add_expect_header  # noqa: TID253
 
-from kassette_io._s3_errors import Redirected
+from kassette_io.storages.s3_errors import Redirected
 
 _CONNECTIONS: Final = 50
 

@@ -14,9 +14,9 @@ from weakref import WeakSet
 from kassette import Entry, StartEntry, StorageError, WriteContentionError, check_run_id, is_run_id
 from kassette.errors import with_run_id
 from kassette.immutable import Immutable
-from kassette_io._local_journal import Known, LocalJournal
-from kassette_io._threads import WRITERS, Job, Mailbox
-from kassette_io._waiting import perform, read_in_thread
+from kassette_io.loops.threads import WRITERS, Job, Mailbox
+from kassette_io.loops.waiting import perform, read_in_thread
+from kassette_io.storages.local_journal import Known, LocalJournal
 
 _REMEMBERED_READS = 256
 

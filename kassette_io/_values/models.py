@@ -33,11 +33,11 @@ from pydantic.fields import FieldInfo  # noqa: TID253 - as above
 from pydantic_core import to_jsonable_python
 
 from kassette.values import rewrite_value
-from kassette_io._compiling import shape_of
-from kassette_io._json_types import Misfit, refuse
-from kassette_io._sameness import builds_itself, is_received
-from kassette_io._shapes import Shape, Writing, asked, is_special, said
-from kassette_io._type_forms import is_dict, is_list, spelled
+from kassette_io._values.compiling import shape_of
+from kassette_io._values.json_types import Misfit, refuse
+from kassette_io._values.sameness import builds_itself, is_received
+from kassette_io._values.shapes import Shape, Writing, asked, is_special, said
+from kassette_io._values.type_forms import is_dict, is_list, spelled
 
 _OF_THE_ANSWER: Final = "_request_id"
 """What openai and anthropic set beside the fields of an answer: the id of its HTTP request."""

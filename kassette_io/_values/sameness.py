@@ -26,7 +26,7 @@ from enum import Enum
 from math import copysign, isnan
 from typing import Any, Final, cast
 
-from kassette_io._json_types import described
+from kassette_io._values.json_types import described
 
 _BY_VALUE: Final = frozenset({str, int, bool, type(None), bytes, bytearray, timedelta, date})
 

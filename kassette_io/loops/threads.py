@@ -33,7 +33,7 @@ IDLE_SECONDS = 5.0
 
 
 class EventLoop(Protocol):
-    """How the jobs of one event loop are waited for (``_waiting_asyncio``, ``_waiting_trio``)."""
+    """How the jobs of one event loop are waited for (``waiting_asyncio``, ``waiting_trio``)."""
 
     @property
     def current_waker(self) -> Callable[[], Any]:

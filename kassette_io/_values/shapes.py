@@ -22,9 +22,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, cast
 
 from kassette.values import decode_value, encode_value, json_equal
-from kassette_io._json_types import Changed, Check, Misfit, described, nearer, refuse
-from kassette_io._sameness import has_equality
-from kassette_io._type_forms import is_dict
+from kassette_io._values.json_types import Changed, Check, Misfit, described, nearer, refuse
+from kassette_io._values.sameness import has_equality
+from kassette_io._values.type_forms import is_dict
 
 
 class Writing:

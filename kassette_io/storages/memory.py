@@ -18,8 +18,8 @@ from kassette import (
     encode_entry,
 )
 from kassette.errors import with_run_id
-from kassette_io._waiting import finish
-from kassette_io.storage import taken
+from kassette_io.loops.waiting import finish
+from kassette_io.storages.protocol import taken
 
 
 @final

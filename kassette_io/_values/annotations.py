@@ -18,7 +18,7 @@ import types
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, Optional, Union, cast, get_args, get_origin
 
-from kassette_io._type_forms import refers_ahead, resolved
+from kassette_io._values.type_forms import refers_ahead, resolved
 
 _PLAIN_NAMES: Final[dict[str, Any]] = {
     "str": str,

@@ -42,8 +42,8 @@ from kassette import (
 )
 from kassette.errors import with_run_id
 from kassette.immutable import Immutable
-from kassette_io._run_lock import RunLock
-from kassette_io.storage import taken
+from kassette_io.storages.protocol import taken
+from kassette_io.storages.run_lock import RunLock
 
 Outcome = int | BaseException
 

@@ -11,7 +11,7 @@ from dataclasses import MISSING
 from importlib import import_module
 from typing import Any, Final, Union, cast, get_args, get_origin, get_type_hints
 
-from kassette_io._containers import (
+from kassette_io._values.containers import (
     DataclassShape,
     DictShape,
     ListShape,
@@ -20,8 +20,8 @@ from kassette_io._containers import (
     TupleShape,
     TypedDictShape,
 )
-from kassette_io._json_types import DICTS, LISTS, Keys, NotJson, json_check
-from kassette_io._shapes import (
+from kassette_io._values.json_types import DICTS, LISTS, Keys, NotJson, json_check
+from kassette_io._values.shapes import (
     Ahead,
     BytesShape,
     CodecShape,
@@ -30,7 +30,7 @@ from kassette_io._shapes import (
     UnionShape,
     is_special,
 )
-from kassette_io._type_forms import (
+from kassette_io._values.type_forms import (
     is_annotated,
     is_codec,
     is_read_by_pydantic,
@@ -117,7 +117,7 @@ class _Builder:
         codec = next(filter(is_codec, extras), None)
         if codec is not None:
             return CodecShape(codec)
-        from kassette_io._models import built_by_their_sdk
+        from kassette_io._values.models import built_by_their_sdk
 
         together = built_by_their_sdk(declared, base, extras)
         if together is not None:
@@ -209,6 +209,6 @@ def _hints(cls: Any, parameters: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _leaf(declared: Any) -> Shape:
-    from kassette_io._models import leaf
+    from kassette_io._values.models import leaf
 
     return leaf(declared)

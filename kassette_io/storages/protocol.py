@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from typing import Protocol, final, runtime_checkable
 
 from kassette import Entry, FencedError, UsageError
-from kassette_io._waiting import finish
+from kassette_io.loops.waiting import finish
 
 
 @runtime_checkable

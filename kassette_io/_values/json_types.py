@@ -29,7 +29,7 @@ from typing import (
     get_origin,
 )
 
-from kassette_io._type_forms import (
+from kassette_io._values.type_forms import (
     is_annotated,
     is_anything,
     is_codec,
