@@ -92,8 +92,8 @@ def test_every_listed_survivor_is_a_mutant_and_has_a_reason() -> None:
 def test_every_module_is_judged_by_one_suite() -> None:
     """A module would be added, and no mutant of it ever tried."""
     judged = [module for suite in SUITES for module in suite.modules]
-    packages = [path_of(each).parent for each in ENOUGH]
-    written = {path for package in packages for path in package.glob("*.py")}
+    packages = (ROOT / each for each in ("kassette", "kassette_io", "kassette_cli"))
+    written = {path for package in packages for path in package.rglob("*.py")}
     assert len(judged) == len(set(judged))
     assert written - {path_of(each) for each in judged} == NOT_JUDGED
     assert all((ROOT / file).is_file() for suite in SUITES for file in files_of(suite))
