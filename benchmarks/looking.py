@@ -105,7 +105,7 @@ def asked(directory: Path, status: list[str] | None) -> Namespace:
 
 
 def piped(directory: Path, *, runs: int) -> Perform:
-    from kassette_cli.piped import lines
+    from kassette_cli.verbs import load
     from kassette_io import LocalStorage
 
     write_runs(directory, runs)
@@ -113,7 +113,8 @@ def piped(directory: Path, *, runs: int) -> Perform:
 
     def perform() -> Sample:
         with Stopwatch() as watch, open(os.devnull, "wb") as nowhere:
-            nowhere.writelines(lines(arguments, LocalStorage(directory), nowhere.fileno()))
+            lines = load("list").lines(arguments, LocalStorage(directory), nowhere.fileno())
+            nowhere.writelines(lines)
         return watch.per(1)
 
     return perform
@@ -133,7 +134,8 @@ class Screen(io.StringIO):
 def show(directory: Path) -> Screen:
     from rich.console import Console
 
-    from kassette_cli import terminal
+    from kassette_cli.output import terminal
+    from kassette_cli.verbs import load
     from kassette_io import LocalStorage
 
     screen = Screen()
@@ -146,7 +148,7 @@ def show(directory: Path) -> Screen:
         emoji=False,
         highlight=False,
     )
-    answer = terminal.answer(asked(directory, None), LocalStorage(directory), console)
+    answer = terminal.answer(load("list"), asked(directory, None), LocalStorage(directory), console)
     terminal.show(console, answer)
     return screen
 

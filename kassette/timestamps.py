@@ -130,6 +130,25 @@ def after(instant: datetime, seconds: float, what: str = "a duration") -> dateti
         raise UsageError(f"{what} of {brief(seconds)} seconds names no instant") from error
 
 
+def instant(timestamp: str | None) -> datetime | None:
+    """Return what a journal's timestamp names; None if there is none, or it cannot be read."""
+    try:
+        return None if timestamp is None else parse_timestamp(timestamp)
+    except ValueError:
+        return None
+
+
+def seconds_between(earlier: str | None, later: str | None) -> float | None:
+    """Return the seconds from one timestamp to another, to the millisecond.
+
+    None if one of them cannot be read, or if the clock went backwards in between.
+    """
+    first, second = instant(earlier), instant(later)
+    if first is None or second is None or second < first:
+        return None
+    return round((second - first).total_seconds(), 3)
+
+
 def _read_given(text: str, what: str) -> datetime:
     try:
         instant = parse_timestamp(text)

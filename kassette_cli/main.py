@@ -17,16 +17,14 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from argparse import Namespace
     from collections.abc import Callable, Iterable, Sequence
     from threading import Event
     from types import ModuleType
     from typing import TextIO, TypeVar
-
-    from kassette_cli.verbs import OpenStorage
 
     T = TypeVar("T")
 
@@ -35,9 +33,6 @@ REFUSED = 1
 MISUSED = 2
 INTERRUPTED = 130
 READER_GONE = 141
-
-WRITING = frozenset({"check", "fork"})
-"""The verbs that write; the first interrupt lets them end what they have begun."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _answer(argv: Sequence[str] | None, writing: Event) -> None:
-    from kassette_cli.arguments import HelpWanted, parse_arguments
+    from kassette_cli.parser import HelpWanted, parse_arguments
+    from kassette_cli.verbs import load
 
     if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison] - it was closed by `>&-`
         raise _OutputError("it is closed")
@@ -68,49 +64,31 @@ def _answer(argv: Sequence[str] | None, writing: Event) -> None:
     if arguments.version:
         _print(_write, [f"kassette {_version()}\n".encode()])
         return
-    if arguments.verb == "completion":
-        from kassette_cli.completion import script
-
-        _print(_write, [script(arguments.shell).encode()])
-        return
-    if arguments.verb in WRITING:
+    verb = load(arguments.verb)
+    if verb.writes:
         writing.set()
-    storage = _open(arguments)
-    plain = arguments.json or getattr(arguments, "ids", False) or not sys.stdout.isatty()
+    storage = None
+    if verb.needs_storage:
+        from kassette_cli.storage import open_url
+
+        storage = open_url(arguments.storage, getattr(arguments, "run_ids", ()))
+    plain = arguments.json or verb.prints_lines(arguments) or not sys.stdout.isatty()
     terminal = None if plain else _import_terminal()
     if terminal is None:
-        from kassette_cli.piped import lines
-
-        following: bool = getattr(arguments, "follow", False)
-        write = _write_at_once if following else _write
-        _print(write, lines(arguments, storage, sys.stdout.fileno()))
+        write = _write_at_once if verb.is_live(arguments) else _write
+        _print(write, verb.lines(arguments, storage, sys.stdout.fileno()))
     else:
         console = terminal.make_console()
-        shown = terminal.answer(arguments, storage, console)
+        shown = terminal.answer(verb, arguments, storage, console)
         _print(lambda each: terminal.show(console, each), shown)
 
 
-def _open(arguments: Namespace) -> OpenStorage:
-    from kassette import UsageError, check_run_id
-    from kassette_cli.arguments import Misuse
-    from kassette_cli.verbs import check_exists
-    from kassette_io.storages.urls import open_storage
-
-    try:
-        storage = open_storage(arguments.storage)
-        for name in ("run", "other", "new_run_id"):
-            if (run_id := getattr(arguments, name, None)) is not None:
-                check_run_id(run_id)
-    except UsageError as error:
-        raise Misuse(str(error)) from error
-    check_exists(storage)
-    return storage
-
-
 def _import_terminal() -> ModuleType | None:
-    """Give the module that renders for people, or say which package it misses."""
+    """Return the module that renders for people, or say which package it misses."""
     try:
-        from kassette_cli import terminal
+        from kassette_cli.output import terminal
+
+        import_module("aiofiles")
     except ModuleNotFoundError as error:
         if error.name not in ("aiofiles", "rich"):
             raise
@@ -159,9 +137,9 @@ def _write_at_once(lines: Iterable[bytes]) -> None:
 
 
 def _explain(error: BaseException) -> tuple[int, str | None]:
-    """Give the exit code for ``error`` and what to say about it, if anything."""
+    """Return the exit code for ``error`` and what to say about it, if anything."""
     from kassette import KassetteError
-    from kassette_cli.arguments import Misuse
+    from kassette_cli.parser import Misuse
 
     match error:
         case Misuse():
@@ -194,7 +172,7 @@ def _place(error: BaseException) -> str:
 
 
 def _complain(message: str) -> None:
-    from kassette_cli.escaping import on_one_line
+    from kassette_cli.output.escaping import on_one_line
 
     if sys.stderr is None:  # pyright: ignore[reportUnnecessaryComparison] - it was closed by `2>&-`
         return

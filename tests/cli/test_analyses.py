@@ -21,9 +21,9 @@ from kassette import (
     StepEntry,
     SuspendEntry,
 )
-from kassette_cli.difference import Difference, compare
-from kassette_cli.forkpoints import fork_points
-from kassette_cli.timeline import EventSpan, SessionSpan, timeline
+from kassette.evidence.difference import Difference, compare
+from kassette.evidence.fork_points import fork_points
+from kassette.evidence.spans import EventSpan, SessionSpan, timeline
 
 from .journals import JOURNALS
 from .processes import COMMAND, Outcome, run, run_on_terminal

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from kassette_cli import completion, manual
-from kassette_cli.arguments import HelpWanted, parse_arguments
+from kassette_cli.parser import HelpWanted, parse_arguments
+from kassette_cli.verbs import completion, load_all
+from kassette_cli.verbs.list import STATUSES
 
 from .journals import JOURNALS
 from .processes import Terminal, environment, run
@@ -26,7 +27,8 @@ COMP_WORDBREAKS=$' \\t\\n"\\'><=;|&(:'
 _kassette
 printf '%s\\n' "${COMPREPLY[@]}"
 """
-VERBS = list(manual.VERBS)
+TAKEN = {each.name: completion.taken_by(each) for each in load_all()}
+VERBS = list(TAKEN)
 SCRIPTS = Path(__file__).parent / "scripts"
 REWRITE = os.environ.get("KASSETTE_REWRITE_SNAPSHOTS") == "1"
 
@@ -54,14 +56,14 @@ def help_of(*arguments: str) -> str:
 def test_every_option_of_a_verb_is_offered(verb: str) -> None:
     """An option would be added to the command and nobody would be offered it."""
     taken = set(re.findall(r"^  (?:-h, )?(--[a-z-]+)", help_of(verb), re.MULTILINE))
-    assert taken == {*completion.OPTIONS[verb], *completion.COMMON}
+    assert taken == {*TAKEN[verb].options, *completion.COMMON}
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_options_that_take_a_value_are_known(verb: str) -> None:
     """What follows `--limit` would be taken for a verb."""
     taking = set(re.findall(r"^  (--[a-z-]+) [A-Z]", help_of(verb), re.MULTILINE))
-    assert taking == {*completion.OPTIONS[verb], *completion.COMMON} & {*completion.TAKING_VALUES}
+    assert taking == {*TAKEN[verb].with_value}
 
 
 def test_bash_completes_verbs_options_and_states() -> None:
@@ -96,8 +98,8 @@ def test_every_shell_has_a_script_of_all_verbs(shell: str) -> None:
     code, out, err = run("completion", shell)
     assert (code, err) == (0, b"")
     words = set(re.findall(r"[a-z][a-z-]+", out.decode()))
-    options = {option.removeprefix("--") for own in completion.OPTIONS.values() for option in own}
-    assert words >= {*VERBS, *options, *manual.STATUSES}
+    options = {option.removeprefix("--") for each in TAKEN.values() for option in each.options}
+    assert words >= {*VERBS, *options, *STATUSES}
 
 
 @pytest.mark.parametrize("shell", completion.SHELLS)
@@ -121,7 +123,7 @@ def test_the_manual_page_tells_of_everything() -> None:
     assert headings == [
         "usage", "options", "verbs", "states", "output", "exit codes", "environment", "examples"
     ]  # fmt: skip
-    for word in (*VERBS, *manual.STATUSES, "0 ", "1 ", "2 ", "130", "141", "KASSETTE_STORAGE"):
+    for word in (*VERBS, *STATUSES, "0 ", "1 ", "2 ", "130", "141", "KASSETTE_STORAGE"):
         assert re.search(rf"^ +{word}", page, re.MULTILINE), word
 
 

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import pytest
 
-import kassette_cli
+import kassette_cli.output
 from kassette_cli import main as module
 from kassette_cli.main import DONE, MISUSED, READER_GONE, REFUSED, main
 
@@ -110,7 +110,7 @@ def test_an_exit_is_nobody_s_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_only_a_missing_extra_is_excused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A broken installation would look like one without `kassette[cli]`."""
-    monkeypatch.delattr(kassette_cli, "terminal", raising=False)
-    monkeypatch.setitem(sys.modules, "kassette_cli.terminal", None)
+    monkeypatch.delattr(kassette_cli.output, "terminal", raising=False)
+    monkeypatch.setitem(sys.modules, "kassette_cli.output.terminal", None)
     with pytest.raises(ModuleNotFoundError):
         module._import_terminal()

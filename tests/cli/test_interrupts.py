@@ -24,7 +24,8 @@ from .processes import COMMAND, Terminal, run, started
 def program(text: str) -> tuple[str, ...]:
     """Give a command that runs ``text`` before it is ``kassette``."""
     begin = (
-        "import os, signal, sys, threading\nfrom kassette_cli import interrupts, main, summaries"
+        "import os, signal, sys, threading\nfrom kassette_cli import interrupts, main\n"
+        "from kassette_cli.verbs import list as listing"
     )
     end = "sys.exit(main.main())"
     return sys.executable, "-c", "\n".join((begin, text, end))
@@ -34,14 +35,14 @@ def out_of_reach(moment: float, before: str = "before = int") -> tuple[str, ...]
     """Give a command that reads as if from a hung disk: no signal gets it out of that."""
     return program(f"""
 {before}
-read = summaries.summarise_file
+read = listing.summarise_file
 
 def read_regardless(*given):
     signal.signal(signal.SIGINT, lambda *_: None)
     before()
     return read(*given)
 
-summaries.summarise_file = read_regardless
+listing.summarise_file = read_regardless
 interrupts._MOMENT = {moment}
 """)
 

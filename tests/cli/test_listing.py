@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 
 from kassette import Completed, StorageError, SuspendedRun
-from kassette_cli import listing
-from kassette_cli.listing import Listing
-from kassette_cli.summaries import RunSummary
+from kassette.evidence.summary import RunSummary
+from kassette_cli.output import pieces
+from kassette_cli.verbs.list import Listing
 
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
 AT = "2026-01-31T12:00:00.000Z"
@@ -118,7 +118,7 @@ def test_no_calendar_is_asked_for_dates_of_our_own_form(monkeypatch: pytest.Monk
     def moment(timestamp: str) -> None:
         raise AssertionError(f"it reads {timestamp}")
 
-    monkeypatch.setattr(listing, "moment", moment)
+    monkeypatch.setattr(pieces, "moment", moment)
     assert "2026-01-31 12:00:00" in table(completed(), width=120)[1]
 
 

@@ -26,16 +26,21 @@ from kassette import (
     SuspendEntry,
     Unsettled,
 )
-from kassette_cli import pretty, views
-from kassette_cli.difference import compare
-from kassette_cli.escaping import on_one_line, visible
-from kassette_cli.evidence import RunReport, open_waits
-from kassette_cli.forkpoints import fork_points
-from kassette_cli.listing import Listing
-from kassette_cli.pasting import command_line
-from kassette_cli.summaries import RunSummary
-from kassette_cli.timeline import timeline
-from kassette_cli.units import age, duration, parse_age, seconds_between, size
+from kassette.evidence.difference import compare
+from kassette.evidence.fork_points import fork_points
+from kassette.evidence.open_waits import open_waits
+from kassette.evidence.spans import timeline
+from kassette.evidence.summary import RunSummary
+from kassette.timestamps import seconds_between
+from kassette_cli.output import pieces
+from kassette_cli.output.escaping import on_one_line, visible
+from kassette_cli.output.pasting import command_line
+from kassette_cli.output.units import age, duration, parse_age, size
+from kassette_cli.verbs.dump import journal
+from kassette_cli.verbs.list import Listing
+from kassette_cli.verbs.status import RunReport
+
+from . import showing
 
 NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 AT = "2026-01-31T12:00:00.000Z"
@@ -89,7 +94,7 @@ def table(*summaries: RunSummary, width: int = 100) -> str:
 
 def panel(entries: Iterable[Entry], *, run_id: str = "r", url: str = "file:s") -> str:
     report = RunReport(run_id=run_id, entries=journal_of(*entries))
-    return words(shown(pretty.status(report, url, now=NOW), width=200))
+    return words(shown(*showing.status(report, url, now=NOW), width=200))
 
 
 def test_a_deadline_that_has_passed_is_told() -> None:
@@ -145,7 +150,7 @@ def test_a_run_cancelled_for_no_reason_says_so() -> None:
     assert "the journal gives no reason" in panel([start(), CancelEntry(session=1, timestamp=AT)])
     other = CancelEntry(session=1, timestamp=AT, reason="by hand")
     assert "by hand" in panel([start(), other])
-    assert "1 cancel by hand" in words(shown(*pretty.journal(journal_of(start(), other))))
+    assert "1 cancel by hand" in words(shown(*journal(journal_of(start(), other))))
 
 
 def test_advice_is_quoted_for_a_shell() -> None:
@@ -163,8 +168,10 @@ def test_a_run_id_is_never_shortened(width: int) -> None:
     text = table(summary, width=width)
     assert max(map(len, text.splitlines())) <= width
     assert run_id in text.replace("\n", "")
-    assert run_id in re.sub("[^0-9a-f]", "", shown(pretty.forked("a", run_id), width=width))
-    assert run_id in re.sub(r"\W", "", shown(pretty.status(report, "file:s", now=NOW), width=width))
+    assert run_id in re.sub("[^0-9a-f]", "", shown(*showing.forked("a", run_id), width=width))
+    assert run_id in re.sub(
+        r"\W", "", shown(*showing.status(report, "file:s", now=NOW), width=width)
+    )
 
 
 def test_text_from_a_journal_neither_steers_the_terminal_nor_is_markup() -> None:
@@ -181,14 +188,14 @@ def test_text_from_a_journal_neither_steers_the_terminal_nor_is_markup() -> None
     )
     report = RunReport(run_id="r", entries=entries)
     for renderables in (
-        list(pretty.journal(entries)),
-        [pretty.status(report, EVIL, now=NOW)],
-        [pretty.status(RunReport(run_id="r", entries=entries[:3]), EVIL, now=NOW)],
-        list(pretty.journal(entries, full=True)),
-        [views.steps(fork_points(entries), EVIL, EVIL)],
-        [views.timeline(list(timeline(entries)))],
-        [views.difference(compare(entries, entries[:3]), EVIL, EVIL)],
-        [views.difference(compare(entries[:2], other), EVIL, EVIL)],
+        list(journal(entries)),
+        [*showing.status(report, EVIL, now=NOW)],
+        [*showing.status(RunReport(run_id="r", entries=entries[:3]), EVIL, now=NOW)],
+        list(journal(entries, full=True)),
+        [*showing.steps(fork_points(entries), EVIL, EVIL)],
+        [*showing.timeline(list(timeline(entries)))],
+        [*showing.difference(compare(entries, entries[:3]), EVIL, EVIL)],
+        [*showing.difference(compare(entries[:2], other), EVIL, EVIL)],
     ):
         text = shown(*renderables, width=200)
         assert "\x1b" not in text
@@ -199,7 +206,7 @@ def test_text_from_a_journal_neither_steers_the_terminal_nor_is_markup() -> None
         waiting = RunSummary(run_id=EVIL, status=SuspendedRun(waiting_for=EVIL), started=EVIL)
         text = table(RunSummary(run_id=EVIL, status=StorageError(EVIL)), waiting, width=width)
         assert not re.search("[\x1b\x9b\u202e]", text)
-    assert HARMLESS in shown(*pretty.journal(entries), width=200)
+    assert HARMLESS in shown(*journal(entries), width=200)
 
 
 def test_escaping_keeps_what_is_text() -> None:
@@ -215,20 +222,20 @@ def test_escaping_keeps_what_is_text() -> None:
 def test_a_fork_s_journal_names_its_source() -> None:
     """Where a run came from would be known to `--json` only."""
     entries = journal_of(start(), start(2, source=ForkSource(run_id="old", from_offset=7)))
-    assert "of a fork of old at offset 7" in words(shown(*pretty.journal(entries)))
+    assert "of a fork of old at offset 7" in words(shown(*journal(entries)))
 
 
 def test_a_timestamp_is_shown_in_utc_or_as_it_stands() -> None:
     """Times of two journals could not be compared; a foreign one would be a crash."""
-    assert pretty.moment("2026-01-31T13:00:00.250+01:00").plain == "2026-01-31 12:00:00"
-    assert pretty.moment("0001-01-01T00:00:00+14:00").plain == "0001-01-01T00:00:00+14:00"
-    assert pretty.moment("yester\nday").plain == r"yester\nday"
-    assert pretty.moment(None).plain == ""
+    assert pieces.moment("2026-01-31T13:00:00.250+01:00").plain == "2026-01-31 12:00:00"
+    assert pieces.moment("0001-01-01T00:00:00+14:00").plain == "0001-01-01T00:00:00+14:00"
+    assert pieces.moment("yester\nday").plain == r"yester\nday"
+    assert pieces.moment(None).plain == ""
 
 
 def test_results_are_coloured_by_what_they_are() -> None:
     """Text, numbers and keys would look alike."""
-    text = shown(pretty.value({"key": ["text", 1]}), colours=True)
+    text = shown(pieces.value({"key": ["text", 1]}), colours=True)
     styles = {
         word: re.search(rf"(\x1b\[[0-9;]+m){word}\x1b", text) for word in ('"key"', '"text"', "1")
     }
@@ -257,10 +264,10 @@ def test_a_long_result_is_cut_short_and_says_so() -> None:
     for result in ("x" * 5000, list(range(100))):
         step = StepEntry.of(session=1, timestamp=AT, step_id="s", name="s", result=result)
         entries = journal_of(start(), step)
-        short = shown(*pretty.journal(entries))
+        short = shown(*journal(entries))
         assert len(short.splitlines()) < 32
         assert f"cut short, it is {size(len(step.result_json))}" in short
-        long = shown(*pretty.journal(entries, full=True))
+        long = shown(*journal(entries, full=True))
         assert "cut short" not in long
         assert json.loads("".join(line[16:].strip() for line in long.splitlines()[3:])) == result
 
@@ -272,11 +279,11 @@ def test_what_is_to_be_pasted_is_never_folded() -> None:
     )
     url = "file:/" + "deep/" * 30
     report = RunReport(run_id="r", entries=entries)
-    for renderable in (
-        pretty.status(report, url, now=NOW),
-        views.steps(fork_points(entries), "r", url),
+    for renderables in (
+        showing.status(report, url, now=NOW),
+        showing.steps(fork_points(entries), "r", url),
     ):
-        lines = [line.strip() for line in shown(renderable, width=40).splitlines()]
+        lines = [line.strip() for line in shown(*renderables, width=40).splitlines()]
         assert f"kassette --storage {url} fork r --from-offset 1" in lines
 
 

@@ -12,14 +12,16 @@ import pytest
 from rich.console import Console, RenderableType
 
 from kassette import Entry, decode_journal
-from kassette_cli import pretty, terminal, views
-from kassette_cli.difference import compare
-from kassette_cli.evidence import RunReport
-from kassette_cli.forkpoints import fork_points
-from kassette_cli.listing import Listing
-from kassette_cli.summaries import summarise, summarise_file
-from kassette_cli.timeline import timeline
+from kassette.evidence.difference import compare
+from kassette.evidence.fork_points import fork_points
+from kassette.evidence.spans import timeline
+from kassette.evidence.summary import summarise
+from kassette_cli.output import terminal
+from kassette_cli.verbs.dump import journal
+from kassette_cli.verbs.list import Listing, summarise_file
+from kassette_cli.verbs.status import RunReport
 
+from . import showing
 from .journals import JOURNALS
 from .stories import REFUND, REFUND_AGAIN, placed
 
@@ -51,15 +53,15 @@ def picture(name: str, store: Path, width: int) -> Iterable[RenderableType]:
             return listing(sorted(JOURNALS), store, width)
         case "status":
             entries = refund if run_id == "refund" else entries_of(run_id)
-            return [pretty.status(RunReport(run_id=run_id, entries=entries), URL, now=NOW)]
+            return [*showing.status(RunReport(run_id=run_id, entries=entries), URL, now=NOW)]
         case "dump":
-            return pretty.journal(refund if run_id == "refund" else again)
+            return journal(refund if run_id == "refund" else again)
         case "timeline":
-            return [views.timeline(list(timeline(refund if run_id == "refund" else again)))]
+            return [*showing.timeline(list(timeline(refund if run_id == "refund" else again)))]
         case "steps":
-            return [views.steps(fork_points(refund), "refund", URL)]
+            return [*showing.steps(fork_points(refund), "refund", URL)]
         case _:
-            return [views.difference(compare(refund, again), "refund", "again")]
+            return [*showing.difference(compare(refund, again), "refund", "again")]
 
 
 NAMES = [

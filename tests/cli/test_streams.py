@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from kassette import Entry, JournalCorruptionError, KassetteError, StepEntry, StorageError
-from kassette_cli import streams
+from kassette_cli import journals
 from kassette_cli.main import INTERRUPTED, READER_GONE
 from kassette_io import LocalStorage, RemoteStorage
 from kassette_io.storages.object_store import GetObjectResult
@@ -61,12 +61,12 @@ def test_wherever_a_piece_ends(
     store: Path, url: str, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A line that lies across two pieces would be torn, lost or doubled."""
-    monkeypatch.setattr(streams, "_PIECE", piece)
+    monkeypatch.setattr(journals, "_PIECE", piece)
     journal = long_journal(3)
     (store / "r.jsonl").write_text(journal + '{"type":"st', encoding="utf-8")
-    found = list(streams.stream_run(LocalStorage(store), "r", 0))
+    found = list(journals.stream_run(LocalStorage(store), "r", 0))
     assert [entry.offset for entry in found] == [0, 1, 2, 3]
-    assert [entry.offset for entry in streams.stream_run(LocalStorage(store), "r", 2)] == [2, 3]
+    assert [entry.offset for entry in journals.stream_run(LocalStorage(store), "r", 2)] == [2, 3]
     assert [entry.type for entry in found] == ["start", "step", "step", "step"]
 
 
@@ -76,8 +76,8 @@ def test_a_torn_line_that_is_written_over_is_no_line(
     """Half of a torn line and half of what took its place would make one that nobody wrote."""
     path = store / "r.jsonl"
     path.write_text(START + STEP_1[:60] + "x" * 200, encoding="utf-8")
-    monkeypatch.setattr(streams, "_PIECE", len(START) + 20)
-    entries = streams.stream_run(LocalStorage(store), "r", 0)
+    monkeypatch.setattr(journals, "_PIECE", len(START) + 20)
+    entries = journals.stream_run(LocalStorage(store), "r", 0)
     assert next(entries).type == "start"
     os.truncate(path, len(START))
     append(store, STEP_1 + COMPLETE_2)()
@@ -103,7 +103,7 @@ class Pauses:
 
 
 def follow(store: Path, pauses: Pauses, offset: int = 0) -> Iterator[list[Entry]]:
-    return streams.follow_run(LocalStorage(store), "r", offset, pauses)
+    return journals.follow_run(LocalStorage(store), "r", offset, pauses)
 
 
 def append(store: Path, text: str) -> Callable[[], object]:
@@ -147,7 +147,7 @@ def test_pauses_grow_while_nothing_comes(store: Path) -> None:
     nothing = (lambda: None,) * 30
     pauses = Pauses(*nothing, append(store, STEP_1), *nothing, append(store, COMPLETE_2))
     list(follow(store, pauses))
-    shortest, longest = streams.PAUSE["local"]
+    shortest, longest = journals.PAUSE["local"]
     first, second = pauses.taken[:31], pauses.taken[31:]
     for pause in (first, second):
         assert pause[0] == shortest
@@ -200,13 +200,13 @@ def test_an_object_is_followed_as_well() -> None:
     """`--follow` on s3:// would end at once, give entries twice, or never close its client."""
     store = Object(START, START, START + STEP_1, START + STEP_1 + COMPLETE_2)
     pauses = Pauses()
-    found = list(streams.follow_run(RemoteStorage(store), "r", 0, pauses))
+    found = list(journals.follow_run(RemoteStorage(store), "r", 0, pauses))
     assert [[entry.type for entry in batch] for batch in found] == [
         ["start"],
         ["step"],
         ["complete"],
     ]
-    shortest = streams.PAUSE["remote"][0]
+    shortest = journals.PAUSE["remote"][0]
     assert pauses.taken[0] == shortest
     assert pauses.taken[1] > shortest
     assert store.closed == 1
@@ -216,7 +216,7 @@ def test_an_object_that_shrinks_ends_it() -> None:
     """A bucket that was emptied and filled again would be followed as the same run."""
     store = Object(START + STEP_1, START)
     with pytest.raises(KassetteError, match="replaced"):
-        list(streams.follow_run(RemoteStorage(store), "r", 0, Pauses()))
+        list(journals.follow_run(RemoteStorage(store), "r", 0, Pauses()))
     assert store.closed == 1
 
 
@@ -226,7 +226,7 @@ def test_a_step_that_is_followed_is_whole(store: Path) -> None:
     (batch,) = follow(store, Pauses())
     assert isinstance(batch[1], StepEntry)
     assert batch[1].result == 1
-    assert batch == list(streams.stream_run(LocalStorage(store), "r", 0))
+    assert batch == list(journals.stream_run(LocalStorage(store), "r", 0))
 
 
 def test_a_pipe_is_given_each_entry_at_once(store: Path, url: str) -> None:
@@ -289,10 +289,10 @@ def test_a_terminal_follows_as_well(store: Path, url: str) -> None:
 def test_wherever_reading_begins(store: Path, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """`--offset` would be off by as much as was read before."""
     (store / "r.jsonl").write_text(long_journal(7), encoding="utf-8")
-    whole = list(streams.stream_run(LocalStorage(store), "r", 0))
-    monkeypatch.setattr(streams, "_PIECE", piece)
+    whole = list(journals.stream_run(LocalStorage(store), "r", 0))
+    monkeypatch.setattr(journals, "_PIECE", piece)
     for offset in range(10):
-        assert list(streams.stream_run(LocalStorage(store), "r", offset)) == whole[offset:]
+        assert list(journals.stream_run(LocalStorage(store), "r", offset)) == whole[offset:]
 
 
 def test_no_read_is_longer_than_a_piece(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,8 +305,8 @@ def test_no_read_is_longer_than_a_piece(store: Path, monkeypatch: pytest.MonkeyP
 
     (store / "r.jsonl").write_text(long_journal(7), encoding="utf-8")
     monkeypatch.setattr(os, "pread", pread)
-    monkeypatch.setattr(streams, "_PIECE", 3000)
-    assert len(list(streams.stream_run(LocalStorage(store), "r", 0))) == 8
+    monkeypatch.setattr(journals, "_PIECE", 3000)
+    assert len(list(journals.stream_run(LocalStorage(store), "r", 0))) == 8
     assert max(lengths) == 3000
 
 
@@ -319,10 +319,10 @@ def test_what_is_before_the_damage_is_given_wherever_it_is(
     lines = long_journal(7).splitlines(keepends=True)
     lines[damaged] = "{damaged\n"
     (store / "r.jsonl").write_text("".join(lines), encoding="utf-8")
-    monkeypatch.setattr(streams, "_PIECE", piece)
+    monkeypatch.setattr(journals, "_PIECE", piece)
     found: list[Entry] = []
     with pytest.raises(JournalCorruptionError, match=f"journal of run 'r', line {damaged + 1}"):
-        for entry in streams.stream_run(LocalStorage(store), "r", 0):
+        for entry in journals.stream_run(LocalStorage(store), "r", 0):
             found.append(entry)
     assert [entry.offset for entry in found] == list(range(damaged))
 
@@ -362,7 +362,7 @@ def test_a_disk_that_fails_is_named(store: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(os, "pread", fail)
     with pytest.raises(StorageError, match=r"cannot read journal .*r\.jsonl: Input/output error"):
-        list(streams.stream_run(LocalStorage(store), "r", 0))
+        list(journals.stream_run(LocalStorage(store), "r", 0))
 
 
 def test_a_journal_that_is_cut_off_while_it_is_read(
@@ -380,6 +380,6 @@ def test_a_journal_that_is_cut_off_while_it_is_read(
         return pread(fd, length, position)
 
     monkeypatch.setattr(os, "pread", pread)
-    monkeypatch.setattr(streams, "_PIECE", len(START))
+    monkeypatch.setattr(journals, "_PIECE", len(START))
     with pytest.raises(StorageError, match="cut off meanwhile"):
-        list(streams.stream_run(LocalStorage(store), "r", 0))
+        list(journals.stream_run(LocalStorage(store), "r", 0))

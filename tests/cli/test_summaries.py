@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from kassette import JournalCorruptionError, StorageError, SuspendedRun, decode_journal
-from kassette_cli import summaries
-from kassette_cli.summaries import RunSummary, Wanted, summarise, summarise_file
-from kassette_cli.units import instant
+from kassette.evidence import summary
+from kassette.evidence.summary import BLOCK, RunSummary, Wanted, summarise
+from kassette.timestamps import instant
+from kassette_cli.verbs import list as listing
+from kassette_cli.verbs.list import summarise_file
 
 from .journals import COMPLETED, JOURNALS, START, SUSPEND, T2, long_journal
 
@@ -82,7 +84,7 @@ def test_only_the_end_of_a_long_journal_is_read(tmp_path: Path) -> None:
         COMPLETED.replace('{"type":"step","session":1', '{"session":1,"type":"step"'),
         COMPLETED.replace("\n", "\r\n"),
         LONG.replace('{"type":"start","session":1', '{"session":1,"type":"start"'),
-        f'{LONG}{START_302[:-2]},"x":"{"y" * summaries.BLOCK}"}}\n',
+        f'{LONG}{START_302[:-2]},"x":"{"y" * BLOCK}"}}\n',
         LONG.removesuffix("\n"),
         START + START.replace('"offset":0', '"offset":1').replace('n":1', 'n":2'),
     ],
@@ -130,7 +132,7 @@ def test_wherever_the_block_begins(
     end = f'{{"type":"complete","session":1,"offset":7,"timestamp":"{T2}"}}\n'
     text = (journal + end)[: len(journal + end) - cut]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(summaries, "BLOCK", block)
+        patch.setattr(summary, "BLOCK", block)
         found = of_file(directory, text)
     expected = whole(text)
     assert found.replace(exact=True, steps=expected.steps) == expected
@@ -169,8 +171,8 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         lines.append(data)
         return decode_journal(data, first_offset=first_offset)
 
-    monkeypatch.setattr(summaries, "open", refuse, raising=False)
-    monkeypatch.setattr(summaries, "decode_journal", decode_line)
+    monkeypatch.setattr(listing, "open", refuse, raising=False)
+    monkeypatch.setattr(summary, "decode_journal", decode_line)
     return lines
 
 

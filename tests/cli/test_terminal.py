@@ -15,7 +15,7 @@ import anyio
 import pytest
 from rich.console import Console
 
-from kassette_cli import terminal
+from kassette_cli.output import terminal
 from kassette_io import LocalStorage, start
 
 from .journals import COMPLETED, DEADLINE, JOURNALS
@@ -234,16 +234,16 @@ def test_without_its_extra_a_terminal_gets_json_and_a_note(url: str, missing: st
     """The command without its extra would be a traceback, or silent about what it misses."""
     without = f"""
 import sys
-import kassette_cli
+import kassette_cli.output
 from kassette_cli.main import main
 class Missing:
     def find_spec(self, name, *_):
         if name == {missing!r}:
             raise ModuleNotFoundError(name=name)
 for name in list(sys.modules):
-    if name.startswith(({missing!r}, "kassette_cli.terminal", "kassette_cli.evidence")):
+    if name.startswith(({missing!r}, "kassette_cli.output.terminal")):
         del sys.modules[name]
-        vars(kassette_cli).pop(name.rpartition(".")[2], None)
+        vars(kassette_cli.output).pop(name.rpartition(".")[2], None)
 sys.meta_path.insert(0, Missing())
 sys.exit(main())
 """

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kassette_cli.manual import STATUSES, VERBS
+from kassette_cli.verbs import names
+from kassette_cli.verbs.list import STATUSES
 
 ROOT = Path(__file__).parents[2]
 SKILL = ROOT / "skills" / "kassette" / "SKILL.md"
@@ -154,7 +155,7 @@ def test_the_skill_leaves_no_verb_and_no_state_out() -> None:
     text = SKILL.read_text("utf-8")
     commands = "\n".join(block for block, _ in blocks())
     used = set(re.findall(r"\bkassette ([a-z]+)", commands))
-    assert used == set(VERBS) - {"check", "completion"}
+    assert used == set(names()) - {"check", "completion"}
     assert all(word in text for word in STATUSES)
     assert len(re.findall(r"^```bash$", text, re.MULTILINE)) == len(blocks()) > 12
 
@@ -170,7 +171,7 @@ def test_the_skill_begins_as_skills_do() -> None:
 
 def test_the_manual_s_filters_are_jq(place: Path) -> None:
     """An example in `kassette --help` would be refused by jq."""
-    from kassette_cli.manual import EPILOG
+    from kassette_cli.parser import EPILOG
 
     (program,) = re.findall(r"jq '([^']+)'", EPILOG)
     done = subprocess.run(

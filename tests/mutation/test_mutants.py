@@ -12,7 +12,7 @@ import pytest
 from tests.mutation.__main__ import Name, draw, name_of, read_lists
 from tests.mutation.children import forked
 from tests.mutation.mutants import mutants_of
-from tests.mutation.suites import ENOUGH, NOT_JUDGED, ROOT, SUITES, files_of, path_of
+from tests.mutation.suites import NOT_JUDGED, ROOT, SUITES, files_of, path_of
 
 CODE = '''
 """A docstring, with text."""
@@ -101,7 +101,7 @@ def test_every_module_is_judged_by_one_suite() -> None:
 
 def test_a_sample_is_the_same_for_its_seed_and_leaves_out_what_is_known_to_survive() -> None:
     """CI would be red one day and green the next, for another reason than a change."""
-    modules = ["kassette.naming", "kassette_cli.units"]
+    modules = ["kassette.naming", "kassette_cli.output.units"]
     drawn = draw(modules, {}, 20, "1")
     assert len(drawn) == 20
     assert drawn == draw(modules, {}, 20, "1")

@@ -144,7 +144,8 @@ class Bench:
             measured = json.loads(text)
             failed = measured.get("failed", self.items)
             if len(failed) > FAILING:
-                raise SystemExit(f"the tests fail as they are:\n{log.read_text()}")
+                named = "\n".join(map(str, failed))
+                raise SystemExit(f"the tests fail as they are:\n{named}\n{log.read_text()}")
         self.items = [item for item in self.items if item.nodeid not in failed]
         self.measured, self.load = True, load()
         self.durations, self.costs = measured["durations"], measured["costs"]

@@ -1,4 +1,4 @@
-"""Who took how long, told from a journal's timestamps; entries in, spans out, nothing is shown.
+"""Who took how long, told from a journal's timestamps; entries in, spans out.
 
 Rules:
 - A journal says when something ended, not when it began. A step's time is counted from the entry
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, TypeAlias, final
 
-from kassette import (
+from kassette.entries import (
     Entry,
     ResumeEntry,
     StartEntry,
@@ -25,7 +25,7 @@ from kassette import (
     is_terminal,
 )
 from kassette.immutable import Immutable
-from kassette_cli.units import seconds_between
+from kassette.timestamps import seconds_between
 
 
 @final
@@ -43,7 +43,7 @@ class SessionSpan(Immutable, kw_only=True):
     copied: bool
 
     def to_json(self) -> dict[str, Any]:
-        """Give the form that is printed into a pipe."""
+        """Return the form that programs read."""
         return {
             "type": "session",
             "session": self.session,
@@ -70,7 +70,7 @@ class StepSpan(Immutable, kw_only=True):
     seconds: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """Give the form that is printed into a pipe."""
+        """Return the form that programs read."""
         return {
             "type": "step",
             "session": self.session,
@@ -94,7 +94,7 @@ class EventSpan(Immutable, kw_only=True):
     seconds: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """Give the form that is printed into a pipe."""
+        """Return the form that programs read."""
         return {
             "type": "event",
             "session": self.session,
@@ -116,7 +116,7 @@ class Gap(Immutable, kw_only=True):
     after: str | None
 
     def to_json(self) -> dict[str, Any]:
-        """Give the form that is printed into a pipe."""
+        """Return the form that programs read."""
         return {
             "type": "gap",
             "from": self.begin,
@@ -131,7 +131,7 @@ Span: TypeAlias = SessionSpan | StepSpan | EventSpan | Gap
 
 
 def timeline(entries: Iterable[Entry]) -> Iterator[Span]:
-    """Give a run's spans in order: each session before its steps and events, the gaps between."""
+    """Return a run's spans in order: each session before its steps and events, the gaps between."""
     sessions = [list(group) for _, group in groupby(entries, key=lambda entry: entry.session)]
     recorded: set[str] = set()
     waits: dict[str, str] = {}

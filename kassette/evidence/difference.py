@@ -1,4 +1,4 @@
-"""Where two runs part; entries in, differences out, nothing is shown.
+"""Where two runs part; entries in, differences out.
 
 Rules:
 - Steps and events are found again by their ids, as replay finds them, not by their place: offsets,
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, TypeAlias, final
 
-from kassette import Entry, ErrorEntry, ResumeEntry, StepEntry, TerminalEntry, is_terminal
+from kassette.entries import Entry, ErrorEntry, ResumeEntry, StepEntry, TerminalEntry, is_terminal
 from kassette.immutable import Immutable
 from kassette.values import decode_value, json_equal
 
@@ -30,7 +30,7 @@ class Difference(Immutable, kw_only=True):
     b: Kept | TerminalEntry | None
 
     def to_json(self) -> dict[str, Any]:
-        """Give the form that is printed into a pipe."""
+        """Return the form that programs read."""
         found: dict[str, Any] = {"difference": self.kind}
         match self.a or self.b:
             case StepEntry(step_id=step_id):
@@ -50,11 +50,11 @@ class Comparison(Immutable, kw_only=True):
     differences: list[Difference]
 
     def first(self, kind: str) -> Difference | None:
-        """Give where the runs part first in that way."""
+        """Return where the runs part first in that way."""
         return next((each for each in self.differences if each.kind == kind), None)
 
     def to_json(self) -> dict[str, Any]:
-        """Give the summary: how much is alike, and the offsets at which the runs part."""
+        """Return the summary: how much is alike, and the offsets at which the runs part."""
         return {
             "same": self.same,
             "result": _parting(self.first("result")),

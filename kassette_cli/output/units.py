@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
-from kassette.timestamps import parse_timestamp
-
 _AGES = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _AGE_DIGITS = 9
 _KILO = 1000
@@ -19,25 +15,6 @@ def parse_age(text: str) -> int:
     if len(number) > _AGE_DIGITS:
         raise ValueError(text)
     return int(number) * _AGES[unit]
-
-
-def instant(timestamp: str | None) -> datetime | None:
-    """Read a journal's timestamp; None where there is none or it is in a form of its own."""
-    try:
-        return None if timestamp is None else parse_timestamp(timestamp)
-    except ValueError:
-        return None
-
-
-def seconds_between(earlier: str | None, later: str | None) -> float | None:
-    """Give the seconds from one timestamp to another, to the millisecond.
-
-    None where one of them cannot be read, or where the clock went backwards in between.
-    """
-    first, second = instant(earlier), instant(later)
-    if first is None or second is None or second < first:
-        return None
-    return round((second - first).total_seconds(), 3)
 
 
 def duration(seconds: float | None) -> str:

@@ -13,21 +13,11 @@ def run_line(run_id: str) -> bytes:
     return orjson.dumps({"runId": run_id}, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def status_line(status: kassette.RunStatus) -> bytes:
-    """Write a status in the reference's JSON form."""
-    return rewrite_value(status.to_json()) + b"\n"
-
-
 def entry_line(entry: kassette.Entry) -> bytes:
     """Write an entry that a storage gave as the line it is in the journal."""
     if entry.offset is None:
         raise kassette.InternalError(f"a storage gave an entry without its offset: {entry!r}")
     return kassette.encode_entry(entry, entry.offset)
-
-
-def checked_line() -> bytes:
-    """Write ``{"ok":true}``."""
-    return b'{"ok":true}\n'
 
 
 def json_line(value: object) -> bytes:

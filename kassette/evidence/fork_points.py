@@ -1,4 +1,4 @@
-"""Where a run can be forked; entries in, fork points out, nothing is shown.
+"""Where a run can be forked; entries in, fork points out.
 
 Rules:
 - A fork is as safe as a crash at its cut: everything before it is replayed, everything from it on
@@ -12,9 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, final
 
-from kassette import Entry, ResumeEntry, StepEntry, is_terminal
+from kassette.entries import Entry, ResumeEntry, StepEntry, is_terminal
 from kassette.immutable import Immutable
-from kassette_cli.pasting import command_line
 
 
 @final
@@ -30,24 +29,19 @@ class ForkPoint(Immutable, kw_only=True):
     again: int
     events: tuple[str, ...]
 
-    def command(self, run_id: str, url: str) -> str:
-        """Give the command that forks here, to paste into a shell."""
-        return command_line(url, "fork", run_id, "--from-offset", str(self.offset))
-
-    def to_json(self, run_id: str, url: str) -> dict[str, Any]:
-        """Give the form that is printed into a pipe."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the form that programs read."""
         return {
             "offset": self.offset,
             "stepId": None if self.step is None else self.step.step_id,
             "kept": self.kept,
             "again": self.again,
             "events": list(self.events),
-            "command": self.command(run_id, url),
         }
 
 
 def fork_points(entries: Sequence[Entry]) -> list[ForkPoint]:
-    """Give every fork point of a journal, in its order; none for an empty one."""
+    """Return every fork point of a journal, in its order; none for an empty one."""
     if not entries:
         return []
     first: dict[str, StepEntry] = {}

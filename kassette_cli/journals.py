@@ -1,4 +1,4 @@
-"""Journals entry by entry, so that their length costs no memory, and journals that still grow.
+"""Journals read without an event loop, so that their length costs no memory, also as they grow.
 
 Rules:
 - A journal in a file is read in pieces, without an event loop. Only whole lines are read, up to
@@ -19,7 +19,7 @@ from typing import final
 import kassette
 from kassette import Entry, JournalCorruptionError, StorageError, is_terminal
 from kassette.errors import with_run_id
-from kassette_cli.verbs import OpenStorage, open_loop, perform, read_run, unknown_run
+from kassette_cli.storage import OpenStorage, open_loop, perform, read_run, unknown_run
 from kassette_io.storages.local import LocalStorage
 
 Wait = Callable[[float], None]
@@ -37,7 +37,7 @@ _GROWTH = 1.5
 def stream_run(
     storage: OpenStorage, run_id: str, offset: int, read: Read | None = None
 ) -> Iterator[Entry]:
-    """Give the entries of a run from ``offset`` on. Raises as ``read_run`` does.
+    """Return the entries of a run from ``offset`` on. Raises as ``read_run`` does.
 
     ``read`` reads what cannot be read in pieces.
     """
@@ -51,7 +51,7 @@ def stream_run(
 
 
 def follow_run(storage: OpenStorage, run_id: str, offset: int, wait: Wait) -> Iterator[list[Entry]]:
-    """Give the entries from ``offset`` on, batch by batch as they come, up to a terminal one."""
+    """Return the entries from ``offset`` on, batch by batch as they come, up to a terminal one."""
     with _growing(storage, run_id) as look:
         shortest, longest = PAUSE["local" if isinstance(storage, LocalStorage) else "remote"]
         pause = shortest
@@ -78,7 +78,7 @@ class JournalFile:
 
     @classmethod
     def of(cls, storage: OpenStorage, run_id: str) -> JournalFile | None:
-        """Give the file of ``run_id``; None if its journal is no regular file.
+        """Return the file of ``run_id``; None if its journal is no regular file.
 
         Raises UsageError for a run that the storage does not know.
         """
@@ -94,7 +94,7 @@ class JournalFile:
         return cls(path, run_id) if stat.S_ISREG(found.st_mode) else None
 
     def batches(self) -> Iterator[list[Entry]]:
-        """Give the entries that were added since the last look, some at a time."""
+        """Return the entries that were added since the last look, some at a time."""
         try:
             fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -108,7 +108,7 @@ class JournalFile:
             os.close(fd)
 
     def _decode(self, lines: bytes) -> Iterator[list[Entry]]:
-        """Give the entries in ``lines``; of damaged ones, those before the damage."""
+        """Return the entries in ``lines``; of damaged ones, those before the damage."""
         try:
             batch = kassette.decode_journal(lines, first_offset=self._count).entries
         except JournalCorruptionError as error:
@@ -121,7 +121,7 @@ class JournalFile:
         yield batch
 
     def _pieces(self, fd: int) -> Iterator[bytes]:
-        """Give whole lines, up to the last one there is now."""
+        """Return whole lines, up to the last one there is now."""
         end = self._whole(fd)
         pending: list[bytes] = []
         at = self._position
@@ -140,7 +140,7 @@ class JournalFile:
             yield lines
 
     def _whole(self, fd: int) -> int:
-        """Give the position behind the last newline that was not read yet."""
+        """Return the position behind the last newline that was not read yet."""
         found = os.fstat(fd)
         if self._inode is None:
             self._inode = found.st_ino
@@ -167,7 +167,7 @@ class JournalFile:
 
 @contextmanager
 def _growing(storage: OpenStorage, run_id: str) -> Generator[Callable[[], Iterator[list[Entry]]]]:
-    """Give what looks for new entries of a run, each time it is called."""
+    """Return what looks for new entries of a run, each time it is called."""
     journal = JournalFile.of(storage, run_id)
     if journal is not None:
         yield journal.batches

@@ -1,10 +1,18 @@
-"""The verbs: storage in, values out; no argument is parsed and nothing is printed here."""
+"""The storage that the command looks into, and how verbs ask it; nothing is printed here."""
 
 from __future__ import annotations
 
 import os
 from asyncio import Runner
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Sequence,
+)
 from contextlib import contextmanager
 from stat import S_ISDIR
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar
@@ -12,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeAli
 import anyio
 
 import kassette
-import kassette_io
 from kassette_io.storages.local import LocalStorage
 from kassette_io.storages.protocol import Storage
 
@@ -29,38 +36,58 @@ TOGETHER = 16
 
 
 class Call(Protocol):
-    """Runs one verb on a storage that is open."""
+    """Asks a storage that is open."""
 
-    def __call__(self, verb: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
-        """Run ``verb(storage, *args)``."""
+    def __call__(self, ask: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
+        """Run ``ask(storage, *args)``."""
         ...
+
+
+def open_url(url: str, run_ids: Iterable[str] = ()) -> OpenStorage:
+    """Return the storage at ``url``; of a local one the directory has to be there.
+
+    To LocalStorage that is a service's first start; to somebody who inspects runs it is a typo.
+    Raises Misuse for a URL that means nothing and for what cannot be a run's id, UsageError for a
+    directory that is none, and StorageError for one that cannot be looked at.
+    """
+    from kassette_cli.parser import Misuse
+    from kassette_io.storages.urls import open_storage
+
+    try:
+        storage = open_storage(url)
+        for run_id in run_ids:
+            kassette.check_run_id(run_id)
+    except kassette.UsageError as error:
+        raise Misuse(str(error)) from error
+    check_exists(storage)
+    return storage
 
 
 def perform(
     storage: OpenStorage,
-    verb: Callable[Concatenate[OpenStorage, P], Awaitable[T]],
+    ask: Callable[Concatenate[OpenStorage, P], Awaitable[T]],
     *args: P.args,
     **kwargs: P.kwargs,
 ) -> T:
-    """Run ``verb(storage, …)`` in an event loop of its own, and close the storage after it."""
+    """Run ``ask(storage, …)`` in an event loop of its own, and close the storage after it."""
 
-    async def perform_and_close() -> T:
+    async def ask_and_close() -> T:
         async with storage:
-            return await verb(storage, *args, **kwargs)
+            return await ask(storage, *args, **kwargs)
 
-    return anyio.run(perform_and_close)
+    return anyio.run(ask_and_close)
 
 
 @contextmanager
 def open_loop(storage: OpenStorage) -> Generator[Call]:
-    """Open ``storage`` in an event loop that stands still between the verbs it is given.
+    """Open ``storage`` in an event loop that stands still between the questions it is asked.
 
     For what goes on step by step: an interrupt finds no loop to wait for in between.
     """
     with Runner() as runner:
 
-        def call(verb: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
-            return runner.run(verb(storage, *args))
+        def call(ask: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
+            return runner.run(ask(storage, *args))
 
         try:
             yield call
@@ -69,11 +96,7 @@ def open_loop(storage: OpenStorage) -> Generator[Call]:
 
 
 def check_exists(storage: Storage) -> None:
-    """Refuse a local storage whose directory is not there.
-
-    To LocalStorage that is a service's first start; to somebody who inspects runs it is a typo.
-    Raises UsageError, or StorageError if the directory cannot be looked at.
-    """
+    """Raise UsageError if a local storage's directory is not there, or StorageError."""
     if not isinstance(storage, LocalStorage):
         return
     directory = storage.directory
@@ -90,7 +113,7 @@ def check_exists(storage: Storage) -> None:
 
 
 async def list_runs(storage: Storage, limit: int | None = None) -> list[str]:
-    """Give the ids of all runs, or of ``limit`` of them."""
+    """Return the ids of all runs, or of ``limit`` of them."""
     runs: list[str] = []
     found = storage.list_runs()
     try:
@@ -116,22 +139,15 @@ async def read_run(storage: Storage, run_id: str) -> list[kassette.Entry]:
     raise unknown_run(storage, run_id)
 
 
-async def read_two(
-    storage: Storage, one: str, other: str
-) -> tuple[list[kassette.Entry], list[kassette.Entry]]:
-    """Give the journals of two runs. Raises as ``read_run`` does."""
-    return await read_run(storage, one), await read_run(storage, other)
-
-
 def unknown_run(storage: Storage, run_id: str) -> kassette.UsageError:
-    """Say that a storage has no such run."""
+    """Return the error that says that a storage has no such run."""
     return kassette.UsageError(f"there is no run {run_id!r} in {storage!r}", run_id=run_id)
 
 
 async def read_runs(
     storage: Storage, run_ids: Sequence[str]
 ) -> list[list[kassette.Entry] | Unreadable]:
-    """Give the journals of some runs, read at the same time; an error for what cannot be read."""
+    """Return the journals of some runs, read at the same time; an error for what cannot be read."""
     found: dict[str, list[kassette.Entry] | Unreadable] = {}
 
     async def read(run_id: str) -> None:
@@ -144,34 +160,3 @@ async def read_runs(
         for run_id in run_ids:
             tasks.start_soon(read, run_id)
     return [found[run_id] for run_id in run_ids]
-
-
-async def fork_run(
-    storage: Storage,
-    run_id: str,
-    *,
-    from_offset: int | None = None,
-    from_step: str | None = None,
-    new_run_id: str | None = None,
-) -> str:
-    """Fork ``run_id`` below the one cut given, and give the new run's id. Raises as ``fork`` does.
-
-    The session that the fork opens is closed, so anybody may ``start`` the new run.
-    """
-    if new_run_id is None:
-        new_run_id = kassette_io.create_run_id()
-    run = await kassette_io.fork(
-        storage, new_run_id, source=run_id, from_offset=from_offset, from_step_id=from_step
-    )
-    await run.aclose()
-    return run.run_id
-
-
-async def check_storage(storage: Storage) -> None:
-    """Prove that an object store keeps its promises; a local disk has none to prove.
-
-    Raises StorageError that names every promise the store breaks.
-    """
-    check = getattr(storage, "check", None)
-    if check is not None:
-        await check()

@@ -1,42 +1,33 @@
-"""Runs in brief, told from the ends of their journals; nothing is shown, no event loop.
+"""A run in brief, from its entries or from the ends of its journal; entries or bytes in.
 
 Rules:
-- Of a journal in a file only the first block and the last one are read, which mostly are one. What
-  does not look as this library writes it is read as a whole, so that damage is told as damage. A
-  result is not decoded, so damage inside of one is for ``status`` and ``dump`` to tell.
+- Of a journal in a file the first block and the last one are enough, which mostly are one. Of what
+  does not look as this library writes it nothing is told: it has to be read as a whole, so that
+  damage is told as damage. A result is not decoded, so damage inside of one is not told here.
 - A journal of one block has its steps counted. Of a longer one the offset of its last entry tells
   how many there are at most, and ``exact`` is False.
 - ``sessions`` is the number of the newest session.
 - The deadline of a suspended run is left out: it is the one of the first wait for the event, which
-  may stand anywhere in the journal. ``status`` reads it all and tells it.
+  may stand anywhere in the journal; ``open_waits`` finds it.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from datetime import datetime
-from typing import final
+from typing import Final, final
 
-from kassette import (
-    Completed,
-    Entry,
-    JournalCorruptionError,
-    RunStatus,
-    StepEntry,
-    StorageError,
-    SuspendedRun,
-    Unsettled,
-    decode_journal,
-    run_status,
-)
-from kassette.errors import with_run_id
+from kassette.codec import decode_journal
+from kassette.entries import Entry, StepEntry
+from kassette.errors import JournalCorruptionError, StorageError
 from kassette.immutable import Immutable
-from kassette_cli.units import instant
+from kassette.status import Completed, RunStatus, SuspendedRun, Unsettled, run_status
+from kassette.timestamps import instant
 
-BLOCK = 1 << 16
-UNREADABLE = "unreadable"
+BLOCK: Final = 1 << 16
+"""Bytes of a block."""
+UNREADABLE: Final = "unreadable"
 
 _LINE = re.compile(
     rb'\{"type":"([a-z]+)","session":([0-9]{1,18}),"offset":([0-9]{1,18}),"timestamp":"([^"\\]*)"'
@@ -66,7 +57,7 @@ class RunSummary(Immutable, kw_only=True):
 
     @property
     def word(self) -> str:
-        """The run's state, in a word of ``manual.STATUSES``."""
+        """The run's state in a word: that of its status, or ``unreadable``."""
         status = self.status
         return UNREADABLE if isinstance(status, Exception) else status.status
 
@@ -78,7 +69,7 @@ class RunSummary(Immutable, kw_only=True):
 
 @final
 class Wanted(Immutable, kw_only=True):
-    """Which runs ``list`` is to give: of some states, and with a last entry before an instant."""
+    """Which runs are wanted: those in some states, and with a last entry before an instant."""
 
     statuses: frozenset[str] | None = None
     before: datetime | None = None
@@ -95,7 +86,7 @@ class Wanted(Immutable, kw_only=True):
 
 
 def summarise(run_id: str, entries: Sequence[Entry]) -> RunSummary:
-    """Give a run in brief from all of its entries."""
+    """Return a run in brief from all of its entries."""
     return RunSummary(
         run_id=run_id,
         status=_in_brief(run_status(entries)),
@@ -106,38 +97,12 @@ def summarise(run_id: str, entries: Sequence[Entry]) -> RunSummary:
     )
 
 
-def summarise_file(directory: str, run_id: str) -> RunSummary:
-    """Give the run whose journal is ``{run_id}.jsonl`` in brief. Never raises for its contents."""
-    try:
-        return _summarise_file(f"{directory}/{run_id}.jsonl", run_id)
-    except OSError as error:
-        failure = StorageError(f"cannot read {run_id}.jsonl: {error.strerror}", run_id=run_id)
-        return RunSummary(run_id=run_id, status=failure)
-    except JournalCorruptionError as error:
-        return RunSummary(run_id=run_id, status=with_run_id(error, run_id))
+def summarise_ends(run_id: str, head: bytes, block: bytes) -> RunSummary | None:
+    """Return a run in brief from its journal's first and last block; None if it takes more.
 
-
-def _summarise_file(path: str, run_id: str) -> RunSummary:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        block = os.read(fd, BLOCK)
-        whole = len(block) < BLOCK
-        end = block if whole else _last_block(fd)
-        summary = _from_block(run_id, end, block, whole=whole)
-        if summary is not None:
-            return summary
-        with open(fd, "rb", buffering=0, closefd=False) as file:
-            return summarise(run_id, decode_journal(block + file.readall()).entries)
-    finally:
-        os.close(fd)
-
-
-def _last_block(fd: int) -> bytes:
-    return os.pread(fd, BLOCK, max(os.fstat(fd).st_size - BLOCK, 0))
-
-
-def _from_block(run_id: str, block: bytes, head: bytes, *, whole: bool) -> RunSummary | None:
-    """Tell a run in brief from its journal's last block, or None if that takes more."""
+    A journal shorter than ``BLOCK`` is its first block, and its last.
+    """
+    whole = len(head) < BLOCK
     first = _LINE.match(head)
     end = block.rfind(b"\n")
     if first is None or end < 0:
@@ -181,7 +146,7 @@ def _count_steps(block: bytes, entries: int) -> int | None:
 def _deciding_line(
     block: bytes, line: re.Match[bytes] | None, *, whole: bool
 ) -> re.Match[bytes] | None:
-    """Give the last line that is no start, or the first if all are; None if it is not here.
+    """Return the last line that is no start, or the first if all are; None if it is not here.
 
     ``line`` is the last line.
     """

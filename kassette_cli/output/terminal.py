@@ -1,0 +1,111 @@
+"""The console, and the progress of what takes longer than a moment; loaded on a terminal only."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Generator
+from contextlib import closing, contextmanager, nullcontext
+from threading import Lock, Timer
+from typing import TYPE_CHECKING, Protocol, Self, final
+
+from rich.console import Console, RenderableType  # noqa: TID253 - imported on a terminal only
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn  # noqa: TID253
+from rich.status import Status  # noqa: TID253
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from kassette_cli.storage import OpenStorage
+    from kassette_cli.verbs import Verb
+
+MOMENT = 0.3
+"""Seconds that something may take before its progress is shown."""
+
+
+class Display(Protocol):
+    """What rich shows until it is stopped."""
+
+    def start(self) -> None:
+        """Show it."""
+        ...
+
+    def stop(self) -> None:
+        """Take it away."""
+        ...
+
+
+def make_console() -> Console:
+    """Return the console on standard output. What it cannot write is written as an escape."""
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")
+    return Console(file=sys.stdout, markup=False, emoji=False, highlight=False)
+
+
+def answer(
+    verb: Verb, arguments: Namespace, storage: OpenStorage | None, console: Console
+) -> Generator[RenderableType, None, None]:
+    """Do what the arguments ask, and yield what is to be shown."""
+    if verb.stream_view is not None:
+        yield from verb.stream_view(storage, arguments, console)
+        return
+    assert storage is not None
+    assert verb.find_to_view is not None
+    assert verb.view is not None
+    from kassette_cli.storage import perform
+
+    with nullcontext() if verb.progress is None else reading(verb.progress, console):
+        found = perform(storage, verb.find_to_view, arguments)
+    yield from verb.view(found, arguments)
+
+
+def reading(what: str, console: Console) -> AfterAMoment:
+    """Show ``what`` is being done while the block runs, if that takes longer than a moment."""
+    return AfterAMoment(Status(what, console=console))
+
+
+@contextmanager
+def counting(what: str, console: Console) -> Generator[Callable[[int, int], None]]:
+    """Show how far ``what`` is, as told by calls with the number done and the number of all."""
+    columns = TextColumn(what), BarColumn(), MofNCompleteColumn()
+    bar = Progress(*columns, console=console, transient=True)
+    task = bar.add_task("", total=None)
+    with AfterAMoment(bar):
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def show(console: Console, shown: Generator[RenderableType, None, None]) -> None:
+    """Print, one after the other; whatever ends it ends what is shown meanwhile as well."""
+    with closing(shown):
+        for each in shown:
+            console.print(each, crop=False)
+
+
+@final
+class AfterAMoment:
+    """Shows ``display`` while the block runs, but only once that has taken longer than a moment."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+        self._lock = Lock()
+        self._ended = False
+        self._shown = False
+
+    def __enter__(self) -> Self:
+        self._timer = Timer(MOMENT, self._show)
+        self._timer.daemon = True
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        with self._lock:
+            self._ended = True
+            if self._shown:
+                self._display.stop()
+
+    def _show(self) -> None:
+        with self._lock:
+            if not self._ended:
+                self._shown = True
+                self._display.start()
