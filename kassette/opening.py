@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from kassette.brief import brief
 from kassette.commands import Resume, Start
 from kassette.entries import MAX_SESSION, Unset
 from kassette.errors import (
@@ -40,6 +41,8 @@ def check_command(command: Start | Resume, recorded: Recorded, run_id: str) -> b
     if isinstance(command, Resume):
         check_event_name(command.event_name)
         if command.given_at is not None:
+            if not isinstance(command.given_at, datetime):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise UsageError(f"given_at is an aware datetime, not {brief(command.given_at)}")
             format_timestamp(command.given_at)
         if recorded.count == 0:
             raise UsageError(f"there is no run {run_id!r} to resume", run_id=run_id)

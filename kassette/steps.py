@@ -9,7 +9,8 @@ Rules:
   has begun, in this session or, as the journal shows, in an earlier one.
 - Calls of one name on one path may not overlap: their numbers would depend on who is faster, and
   after a crash each could get the other's result. A caller whose name already says everything that
-  the result depends on may declare its calls ``interchangeable``.
+  the result depends on may declare its calls ``interchangeable``. These take the lowest number
+  that a failed call has given back: it does not matter which call gets which.
 """
 
 from __future__ import annotations
@@ -95,12 +96,13 @@ class Steps:
                 "each call could get the other's result. Give steps that run at once names of "
                 "their own, or run them as branches of `parallel`"
             )
-        number = name.count + 1
+        number = min(name.failed) if command.interchangeable and name.failed else name.count + 1
         step_id = full if number == 1 else f"{full}#{number}"
         entry = self._recorded.steps.get(step_id)
         if entry is not None and entry.name != full:
             raise ReplayMismatchError(step_id, entry.name, full, run_id=self._run_id)
-        name.count = number
+        name.count = max(name.count, number)
+        name.failed.discard(number)
         self._names[full] = name
         if entry is not None:
             return Replay(entry)

@@ -139,12 +139,15 @@ class Waits:
         """Close the branches of a parallel block; suspend the branch around it if one has.
 
         An abandoned block was cancelled: its waits are dropped, as none of them was written, and
-        its events may be waited for again.
+        its events may be waited for again. If that happened because the branch around it has
+        suspended they are kept: the run waits for all of them.
         """
         branches = {(*command.path, key) for key in command.keys}
         depth = len(command.path) + 1
         self._branches -= branches
         waits = [wait for wait in self._waits if wait.path[:depth] in branches]
+        if command.abandoned and self.suspended(command.path):
+            return None
         if command.abandoned:
             self._waits = [wait for wait in self._waits if wait not in waits]
             self._paths = {path for path in self._paths if path[:depth] not in branches}

@@ -10,9 +10,12 @@ Rules:
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, final
+from typing import Any, cast, final
 
+from kassette import UsageError
+from kassette.brief import brief
 from kassette_io.run import Run
 from kassette_io.settling import cut_short, is_mistake, without_suspension
 
@@ -32,7 +35,14 @@ class Block:
     async def perform(self, key: str, branch: Callable[[], Awaitable[Any]]) -> None:
         """Run the branch ``key``; raises only what is no end of its own making."""
         try:
-            self.results[key] = await branch()
+            running = branch()
+            if not inspect.isawaitable(running):
+                raise UsageError(
+                    f"branch {key!r} returned {brief(running)} and no awaitable; declare it with "
+                    "`async def`",
+                    run_id=self.run.run_id,
+                )
+            self.results[key] = await running
         except BaseException as error:
             if not self._ends(key, error):
                 raise
@@ -72,6 +82,24 @@ class Block:
     def forget(self) -> None:
         """Let go of the errors, whose tracebacks lead back here: nothing is left in a cycle."""
         self.results, self.errors = {}, {}
+
+
+def check_branches(branches: object) -> None:
+    """Raise UsageError unless ``branches`` maps keys to functions."""
+    if not isinstance(branches, Mapping):
+        raise UsageError(
+            f"parallel was given {brief(branches)}; pass a dict of branch keys and async functions"
+        )
+    for key, fn in cast("Mapping[object, object]", branches).items():
+        if callable(fn):
+            continue
+        if inspect.iscoroutine(fn):
+            fn.close()
+            raise UsageError(
+                f"branch {brief(key)} was given a coroutine; pass the function, which is called "
+                "with a context of its own"
+            )
+        raise UsageError(f"branch {brief(key)} was given {brief(fn)}, which is not a function")
 
 
 def _first(failed: list[str], errors: Mapping[str, Exception], run: Run) -> str:

@@ -4,10 +4,10 @@ Rules:
 - A step's function runs in a copy of its caller's context, so that what it sets there is gone when
   it returns, on the first run as on replay. The copy says which steps it is inside of.
 - All attempts of a step are one call here. A time limit bounds each of them.
-- A step called from the workflow's own task, or a branch's, runs in that task. One called from any
-  other task is a ``Flight``: once its branch, or one around it, has suspended it is held, and no
-  cancellation of its caller reaches it any more, because what it does may be paid for. Before that,
-  a cancellation of the caller is a cancellation of the step.
+- A step whose function has to be awaited is a ``Flight``: once its branch, or one around it, has
+  suspended it is held, and no cancellation of its caller reaches it any more, because what it does
+  may be paid for. Before that, a cancellation of the caller is a cancellation of the step. Under
+  asyncio, where nothing holds off ``Task.cancel``, it flies in a task of its own.
 """
 
 from __future__ import annotations
@@ -45,9 +45,12 @@ class Call:
         self.step_id = ""
 
     @property
-    def is_plain(self) -> bool:
-        """Whether the function is called once, without a time limit."""
-        return self.retry is None and self.seconds is None
+    def is_simple(self) -> bool:
+        """Whether the function is called once, without a time limit, and is not ``async def``."""
+        if self.retry is not None or self.seconds is not None:
+            return False
+        code = getattr(self.fn, "__code__", None)
+        return code is None or not code.co_flags & inspect.CO_COROUTINE
 
     async def perform(self) -> Any:
         """Call the function until an attempt succeeds or is the last one."""
@@ -79,7 +82,7 @@ class Call:
 
 @final
 class Flight:
-    """A step of branch ``path`` under way in a task that is not the branch's own."""
+    """A step of branch ``path`` that is awaited."""
 
     __slots__ = ("held", "path", "scope")
 

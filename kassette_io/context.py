@@ -4,8 +4,7 @@ Rules:
 - Steps of a branch belong to the branch's own context (D8). Calling the surrounding context from
   inside a branch is refused: what runs beside it would shift its numbering.
 - A parallel block waits for every branch (``branches`` says what becomes of it).
-- Every context has a task of its own: the workflow's, or the branch's. A step that any other task
-  takes with it goes on when that task is cancelled because a sibling has suspended.
+- A step goes on when its task is cancelled because a sibling has suspended.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ from kassette import (
     format_timestamp,
     parse_timestamp,
 )
+from kassette.brief import brief
 from kassette.errors import naming_run
 from kassette.naming import check_branch_key, check_event_name
 from kassette.timestamps import Timeout, after
 from kassette_io import _clock
-from kassette_io.branches import Block
+from kassette_io.branches import Block, check_branches
 from kassette_io.calling import Call
-from kassette_io.loops.waiting import current_task
 from kassette_io.run import OnReplay, Run
 from kassette_io.typed import TypedValue, ValueCodec
 
@@ -49,14 +48,11 @@ class Context:
     ``run_id`` is the same in every session; ``input`` is what ``start`` was first given.
     """
 
-    def __init__(
-        self, run: Run, input: Any, events: Events, path: BranchPath = (), home: object = None
-    ) -> None:
+    def __init__(self, run: Run, input: Any, events: Events, path: BranchPath = ()) -> None:
         self.input = input
         self._run = run
         self._events = events
         self._path = path
-        self._home = home
 
     @property
     def run_id(self) -> str:
@@ -127,6 +123,12 @@ class Context:
         if timeout is not None:
             with naming_run(self.run_id):
                 after(_clock.now(), timeout)
+        if retry is not None and type(retry) is not Retry:
+            raise UsageError(
+                f"step {brief(name)} was given retry={brief(retry)}; pass a Retry, as in "
+                "retry=Retry(3)",
+                run_id=self.run_id,
+            )
         return await self._run.record_at(
             self._path,
             name,
@@ -134,7 +136,6 @@ class Context:
             on_replay=on_replay,
             result_type=result_type,
             interchangeable=interchangeable,
-            home=self._home,
         )
 
     async def suspend(
@@ -166,7 +167,9 @@ class Context:
         with naming_run(self.run_id):
             wake = after(_clock.now(), seconds)
         name = f"delay:{round(seconds * 1000)}ms"
-        recorded = await self.step(name, format_timestamp, wake, result_type=Any)
+        recorded = await self.step(
+            name, format_timestamp, wake, result_type=Any, interchangeable=True
+        )
         remaining = (_instant(recorded) - _clock.now()).total_seconds()
         await sleep(min(max(remaining, 0), seconds))
 
@@ -180,21 +183,21 @@ class Context:
         error of the first failed branch in the order of the keys is raised, with the others noted
         on it.
 
-        Raises SuspendError, a branch's own error, UsageError for a bad key.
+        Raises SuspendError, a branch's own error, UsageError for a bad key, or for what is no async
+        function.
         """
         self._check_branch()
         with naming_run(self.run_id):
+            check_branches(branches)
             keys = tuple(map(check_branch_key, branches))
         run, path = self._run, self._path
         run.enter_parallel(keys, path)
-        alone = current_task() is self._home
         block = Block(run)
 
         async def perform(key: str, fn: Callable[[Context], Awaitable[T]]) -> None:
             own = (*path, key)
             _CURRENT.set((run, own))
-            home = current_task() if alone else None
-            context = Context(run, self.input, self._events, own, home)
+            context = Context(run, self.input, self._events, own)
             await block.perform(key, partial(fn, context))
 
         abandoned = True

@@ -19,6 +19,7 @@ import sys
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextvars import Context
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, cast, final, overload
 from weakref import ref
@@ -73,9 +74,8 @@ from kassette_io.calling import (
     as_coroutine,
     check_outside,
     context_inside,
-    in_context,
 )
-from kassette_io.loops.waiting import checkpoint_if_cancelled, current_task, fly
+from kassette_io.loops.waiting import checkpoint_if_cancelled, current_task, finish, fly
 from kassette_io.storages.protocol import BatchStorage, SessionStorage
 from kassette_io.typed import TypedValue, ValueCodec, annotated_value, typed_value
 
@@ -104,6 +104,7 @@ class Run:
         self._home: object = None
         self._flights: set[Flight] = set()
         self._at_rest: Event | None = None
+        self.refused_wait: str | None = None
 
     def __repr__(self) -> str:
         machine = self._machine
@@ -212,7 +213,6 @@ class Run:
             on_replay=on_replay,
             result_type=result_type,
             interchangeable=interchangeable,
-            home=self._home,
         )
 
     async def record_at(
@@ -224,17 +224,15 @@ class Run:
         on_replay: OnReplay[Any] | None = None,
         result_type: Any = None,
         interchangeable: bool = False,
-        home: object,
     ) -> Any:
-        """Do as ``record`` on branch ``path``, whose own task is ``home``."""
+        """Do as ``record`` on branch ``path``."""
         check_outside(self, "step", name)
         fn = call.fn
         if result_type is None and callable(fn):
             typed = annotated_value(fn, "return")
         else:
             typed = self._typed(name, fn, result_type)
-        task = current_task()
-        match self._handle(Record(name, path, ref(task), interchangeable))[0]:
+        match self._handle(Record(name, path, ref(current_task()), interchangeable))[0]:
             case Replay(entry=entry):
                 result = self._value_of(entry, typed)
                 if on_replay is not None:
@@ -245,7 +243,7 @@ class Run:
                 return result
             case RunStep(step_id=step_id):
                 call.step_id = step_id
-                return await self._run_step(path, call, typed, alone=task is home)
+                return await self._run_step(path, call, typed)
             case Raise(error=error):
                 try:
                     raise error
@@ -283,21 +281,17 @@ class Run:
         with naming_run(self.run_id):
             return typed_value(result_type)
 
-    async def _run_step(
-        self, path: BranchPath, call: Call, typed: TypedValue | None, *, alone: bool
-    ) -> Any:
+    async def _run_step(self, path: BranchPath, call: Call, typed: TypedValue | None) -> Any:
         step_id = call.step_id
         try:
             await checkpoint_if_cancelled()
             context = context_inside(self, step_id)
-            if not alone:
-                result = await self._fly(path, call, context)
-            elif call.is_plain:
+            if call.is_simple:
                 result = context.run(call.fn, *call.args)
                 if inspect.isawaitable(result):
-                    result = await in_context(context, as_coroutine(result))
+                    result = await self._fly(path, partial(as_coroutine, result), context)
             else:
-                result = await in_context(context, call.perform())
+                result = await self._fly(path, call.perform, context)
             kept = None
             try:
                 if typed is not None:
@@ -312,11 +306,13 @@ class Run:
         settled = cast("Return", await self._perform(effects))
         return settled.result if kept is None else kept.value
 
-    async def _fly(self, path: BranchPath, call: Call, context: Context) -> Any:
+    async def _fly(
+        self, path: BranchPath, call: Callable[[], Coroutine[Any, Any, Any]], context: Context
+    ) -> Any:
         flight = Flight(path, held=self._machine.has_suspended(path))
         self._flights.add(flight)
         try:
-            return await fly(call.perform, context, flight)
+            return await fly(call, context, flight)
         finally:
             self._flights.discard(flight)
 
@@ -350,7 +346,12 @@ class Run:
         typed: TypedValue | None,
     ) -> Any:
         """Do as ``wait_for_event`` on branch ``path``."""
-        effects = self._handle(WaitForEvent(name, timeout, reason, path, ref(current_task())))
+        try:
+            effects = self._handle(WaitForEvent(name, timeout, reason, path, ref(current_task())))
+        except UsageError as error:
+            if self.waiting_for is not None:  # this error will be hidden behind the suspension
+                self.refused_wait = self.refused_wait or str(error)
+            raise
         resume = cast("Deliver", await self._perform(effects)).entry
         if typed is None:
             return resume.value
@@ -378,20 +379,31 @@ class Run:
     async def leave_function(self) -> str:
         """Write what the session waits for, the function having ended by that; return the event.
 
-        What is in flight in other tasks ends first and is recorded. They get some turns to ask for
-        events of their own, too, so that all are written together. Raises what took the session
-        away if they could not be written.
+        What is in flight in other tasks ends first and is recorded, whatever is cancelled. They get
+        some turns to ask for events of their own, too, so that all are written together. Raises
+        what took the session away if they could not be written.
         """
+        await finish(self._write_waits)
+        return await self.suspended()
+
+    async def _write_waits(self) -> None:
         while not self._released.is_set():
-            while self._machine.in_flight:
-                self._at_rest = Event()
-                await self._at_rest.wait()
+            await self._come_to_rest()
             for _ in range(_TURNS_TO_SPEAK_UP):
                 await checkpoint()
             if not self._machine.in_flight:
                 await self._report(LeaveFunction())
                 break
-        return await self.suspended()
+
+    async def _come_to_rest(self) -> None:
+        while self._machine.in_flight and not self._machine.ended:
+            self._at_rest = Event()
+            await self._at_rest.wait()
+
+    async def come_to_rest(self) -> None:
+        """Wait until what is in flight has ended and is recorded, whatever is cancelled."""
+        if self._machine.in_flight and not self._machine.ended:
+            await finish(self._come_to_rest)
 
     async def complete(self) -> None:
         """End the run well, and the session with it.
@@ -423,8 +435,12 @@ class Run:
     async def aclose(self) -> None:
         """Close the session without ending the run, which stays as its journal says.
 
-        Appends nothing; a later ``start`` goes on. Does nothing on a session that has ended.
+        A later ``start`` goes on. Appends nothing, unless the session has suspended and steps are
+        in flight: these are recorded first, and then what the run waits for (D7). Does nothing on a
+        session that has ended.
         """
+        if self._machine.state is State.SUSPENDING:
+            await self.come_to_rest()
         if not self._machine.ended:
             await self._report(Close())
 
@@ -455,6 +471,8 @@ class Run:
         if error is None:
             await self.aclose()
         elif not self._machine.ended:
+            if self._machine.state is State.SUSPENDING and not isinstance(error, GeneratorExit):
+                await self.come_to_rest()
             await self._report_failure(Close(), error)
 
     def __del__(self) -> None:
@@ -492,7 +510,7 @@ class Run:
             for flight in self._flights:
                 if machine.has_suspended(flight.path):
                     flight.hold()
-        if self._at_rest is not None and not machine.in_flight:
+        if self._at_rest is not None and (machine.ended or not machine.in_flight):
             self._at_rest.set()
         return effects
 

@@ -46,7 +46,7 @@ from kassette.values import encode_value
 from kassette_io import _clock, lifecycle
 from kassette_io.context import Context
 from kassette_io.declaring import check_function, full_name
-from kassette_io.loops.waiting import current_task, is_stray_cancellation
+from kassette_io.loops.waiting import is_stray_cancellation, times_cancelled
 from kassette_io.results import Failed, RunResult, Success, Suspended
 from kassette_io.run import Run
 from kassette_io.settling import cut_short, mistake_in, settles, without_suspension
@@ -258,7 +258,8 @@ class Workflow(Generic[InT, OutT]):
 
     async def _outcome(self, run: Run) -> RunResult[OutT]:
         run.settle_in()
-        context = Context(run, self._input(run), self._event_type, (), current_task())
+        context = Context(run, self._input(run), self._event_type)
+        before = times_cancelled()
         run.enter_function()
         try:
             running = self.fn(context, context.input) if self._takes_input else self.fn(context)
@@ -270,7 +271,7 @@ class Workflow(Generic[InT, OutT]):
                 )
             result = await running
         except BaseException as error:
-            return await self._after(run, error)
+            return await self._after(run, error, before)
         if run.lost_to is not None:
             raise run.lost_to
         if run.waiting_for is not None:
@@ -279,8 +280,8 @@ class Workflow(Generic[InT, OutT]):
         await run.complete()
         return Success(result, run.run_id)
 
-    async def _after(self, run: Run, error: BaseException) -> RunResult[OutT]:
-        if is_stray_cancellation(error):
+    async def _after(self, run: Run, error: BaseException, before: int) -> RunResult[OutT]:
+        if is_stray_cancellation(error, before):
             stray, error = error, cut_short("the workflow")
             error.__cause__ = stray
         if not settles(error):
@@ -291,9 +292,13 @@ class Workflow(Generic[InT, OutT]):
             raise run.lost_to from error
         mistake = mistake_in(error, run.run_id)
         if mistake is not None:
+            await run.come_to_rest()
             raise mistake
         rest = without_suspension(error, run.run_id)
         if run.waiting_for is not None:
+            if run.refused_wait is not None:
+                await run.come_to_rest()
+                raise UsageError(run.refused_wait, run_id=run.run_id)
             if rest is error and run.was_told:
                 _warn_swallowed(run)
             return Suspended(await run.leave_function(), run.run_id)

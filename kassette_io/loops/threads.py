@@ -56,14 +56,18 @@ class EventLoop(Protocol):
     async def fly(
         self, call: Callable[[], Coroutine[Any, Any, T]], context: Context, flight: Flight
     ) -> T:
-        """Await ``call()`` inside of ``context``; a cancellation reaches it until it is held."""
+        """Await ``call()`` in ``context``; a cancellation reaches it until it is held."""
         ...
 
     async def checkpoint_if_cancelled(self) -> None:
         """Feel a cancellation that is pending; otherwise go on without yielding."""
         ...
 
-    def is_stray(self, error: BaseException, /) -> bool:
+    def times_cancelled(self) -> int:
+        """Return how often the current task has been cancelled, where that is counted."""
+        ...
+
+    def is_stray(self, error: BaseException, before: int, /) -> bool:
         """Return whether ``error`` cancelled what the current task awaits, and not the task."""
         ...
 

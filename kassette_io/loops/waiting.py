@@ -72,19 +72,25 @@ def current_task() -> Any:
 
 
 async def fly(call: Callable[[], Coroutine[Any, Any, T]], context: Context, flight: Flight) -> T:
-    """Await ``call()`` inside of ``context``; a cancellation reaches it until ``flight`` is held.
+    """Await ``call()`` in ``context``; a cancellation reaches it until ``flight`` is held.
 
     One that arrives later is felt after the end.
     """
     return await _running_loop().fly(call, context, flight)
 
 
-def is_stray_cancellation(error: BaseException) -> bool:
+def times_cancelled() -> int:
+    """Return how often the current task has been cancelled, where that is counted."""
+    return _running_loop().times_cancelled()
+
+
+def is_stray_cancellation(error: BaseException, before: int) -> bool:
     """Return whether ``error`` cancelled something that the current task awaits, not the task.
 
-    A coroutine that is being closed has no task, and perhaps no loop any more.
+    ``before`` is what ``times_cancelled`` has said before the awaiting. A coroutine that is being
+    closed has no task, and perhaps no loop any more.
     """
-    return not isinstance(error, GeneratorExit) and _running_loop().is_stray(error)
+    return not isinstance(error, GeneratorExit) and _running_loop().is_stray(error, before)
 
 
 def in_trio() -> bool:

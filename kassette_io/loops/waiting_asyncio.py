@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from anyio import CancelScope, lowlevel
+from anyio._backends import _asyncio
 
 from kassette_io.loops.threads import Job
 
@@ -69,7 +70,7 @@ async def carry_out(post: Callable[[Job], None], job: Job) -> None:
 
     A cancellation that arrives meanwhile is asked for again afterwards.
     """
-    before = _times_cancelled()
+    before = times_cancelled()
     _prepare(job)
     post(job)
     try:
@@ -94,42 +95,107 @@ async def fly(
     """Await ``call()`` in a task of its own.
 
     What cancels the caller cancels that task, in the same way, as long as the flight is not held.
+    What comes when the task is done already is felt at the caller's next await.
     """
-    before = _times_cancelled()
-    scope = CancelScope()
+    before = times_cancelled()
+    loop = asyncio.get_running_loop()
+    scope = CancelScope() if _is_in_scope() else None
+    task = loop.create_task(_within(scope, call), context=context)
+    try:
+        await _until_done(task, loop)
+    except asyncio.CancelledError as error:
+        with CancelScope(shield=True):
+            await _cancelled(error, task, scope, flight, before)
+    except GeneratorExit:
+        if not loop.is_closed():
+            task.cancel()
+        raise
+    result = task.result()
+    if type(result) is _Exit:
+        raise result.error
+    return result
 
-    async def run() -> Any:
+
+class _Exit(NamedTuple):
+    """What ends the process, and is not to end the loop before the caller has heard of it."""
+
+    error: KeyboardInterrupt | SystemExit
+
+
+def _is_in_scope() -> bool:
+    """Return whether one of anyio's scopes may cancel the current task, True if that is unknown.
+
+    Where none may, a task of its own needs none either: anyio holds on to a task that is inside of
+    a scope, also when its loop has been thrown away.
+    """
+    states = getattr(_asyncio, "_task_states", None)
+    if states is None:
+        return True
+    return getattr(states.get(asyncio.current_task()), "cancel_scope", None) is not None
+
+
+async def _within(scope: CancelScope | None, call: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    try:
+        if scope is None:
+            return await call()
         with scope:
             return await call()
+    except (KeyboardInterrupt, SystemExit) as error:
+        return _Exit(error)
 
-    task = asyncio.get_running_loop().create_task(run(), context=context)
+
+async def _until_done(task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> None:
+    """Wait until ``task`` is done; to be cancelled does not cancel it."""
+    while not task.done():
+        waiter: asyncio.Future[None] = loop.create_future()
+        wake = partial(_settle, waiter)
+        task.add_done_callback(wake)
+        try:
+            await waiter
+        finally:
+            task.remove_done_callback(wake)
+
+
+def _settle(waiter: asyncio.Future[None], _: asyncio.Task[Any]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+async def _cancelled(
+    error: asyncio.CancelledError,
+    task: asyncio.Task[Any],
+    scope: CancelScope | None,
+    flight: Flight,
+    before: int,
+) -> None:
+    """Hand a cancellation on to ``task``, and every further one, until it is done.
+
+    Raises the last that has ended it, and asks again for one that came too late or was held off.
+    """
+    loop = asyncio.get_running_loop()
     passed_on: asyncio.CancelledError | None = None
-    kept: asyncio.CancelledError | None = None
-    with CancelScope() as waiting:
-        while not task.done():
-            try:
-                await asyncio.wait((task,))
-            except asyncio.CancelledError as error:
-                waiting.shield = True
-                if flight.held:
-                    kept = error
-                    continue
-                passed_on = error
-                if _is_by_anyio(error):
-                    scope.cancel()
-                else:
-                    task.cancel(*error.args[:1])
-            except GeneratorExit:
-                task.cancel()
-                raise
-    if passed_on is not None and (task.cancelled() or scope.cancelled_caught):
+    missed: asyncio.CancelledError | None = None
+    while True:
+        if flight.held or task.done():
+            missed = error
+        else:
+            passed_on = error
+            if scope is not None and _is_by_anyio(error):
+                scope.cancel()
+            else:
+                task.cancel(*error.args[:1])
+        try:
+            await _until_done(task, loop)
+            break
+        except asyncio.CancelledError as another:
+            error = another
+    if passed_on is not None and (task.cancelled() or (scope and scope.cancelled_caught)):
         try:
             raise passed_on
         finally:
             del passed_on
-    if kept is not None:
-        _ask_again(kept, before)
-    return task.result()
+    if missed is not None:
+        _ask_again(missed, before)
 
 
 async def ask(post: Callable[[Job], None], job: Job) -> None:
@@ -151,20 +217,19 @@ async def checkpoint_if_cancelled() -> None:
         await asyncio.sleep(0)
 
 
-def _times_cancelled() -> int:
+def times_cancelled() -> int:
+    """Return how often the current task has been cancelled and not been let off since."""
     task = asyncio.current_task()
     return 0 if task is None else task.cancelling()
 
 
-def is_stray(error: BaseException) -> bool:
+def is_stray(error: BaseException, before: int) -> bool:
     """Return whether ``error`` cancelled something that the current task awaits, not the task.
 
-    Asyncio counts who cancels a task, and anyio's scopes do it in asyncio's way.
+    Asyncio counts who cancels a task, and anyio's scopes do it in asyncio's way. ``before`` is what
+    had been counted when the awaiting began.
     """
-    if not isinstance(error, asyncio.CancelledError):
-        return False
-    task = asyncio.current_task()
-    return task is not None and not task.cancelling()
+    return isinstance(error, asyncio.CancelledError) and times_cancelled() <= before
 
 
 def _ask_again(cancelled: asyncio.CancelledError, before: int) -> None:

@@ -177,7 +177,9 @@ async def test_d2_a_coroutine_that_is_closed_lets_the_run_go(world: World) -> No
     while not begun.is_set():
         if waits_for is not None:
             waits_for._asyncio_future_blocking = False
-            await asyncio.wait([waits_for])
+            came = asyncio.ensure_future(begun.wait())
+            await asyncio.wait([waits_for, came], return_when=asyncio.FIRST_COMPLETED)
+            came.cancel()
         waits_for = coroutine.send(None)
     coroutine.close()
     assert await journal_types(storage) == ["start"]

@@ -21,7 +21,6 @@ from kassette_io import (
     workflow,
 )
 from kassette_io.calling import Call
-from kassette_io.loops.waiting import current_task
 from tests.io.storages import World
 from tests.io.stories import RUN, Clock, Ledger, journal_steps, journal_types, opening, recording
 
@@ -122,7 +121,7 @@ async def test_d13_kassettes_errors_and_exits_are_never_tried_again(
     flaky = Flaky(9, lambda: error)
     async with await start(MemoryStorage(), RUN) as run:
         with pytest.raises(type(error)):
-            await run.record_at((), "a", Call(flaky, (), Retry(3)), home=current_task())
+            await run.record_at((), "a", Call(flaky, (), Retry(3)))
     assert (flaky.attempts, naps.taken) == (1, [])
 
 
@@ -148,7 +147,7 @@ async def test_d13_a_result_that_cannot_be_written_is_not_tried_again(naps: Naps
     work = Ledger()
     async with await start(MemoryStorage(), RUN) as run:
         with pytest.raises(UsageError, match=r"is a builtins.set"):
-            await run.record_at((), "a", Call(work.work, ("a", {1}), Retry(3)), home=current_task())
+            await run.record_at((), "a", Call(work.work, ("a", {1}), Retry(3)))
     assert work.done == ["a"]
     assert naps.taken == []
 
@@ -158,12 +157,7 @@ async def test_d13_a_replayed_step_asks_no_schedule(world: World, naps: Naps) ->
     flaky = Flaky(1)
     for _ in range(2):
         async with await start(world.open(), RUN) as run:
-            assert (
-                await run.record_at(
-                    (), "a", Call(flaky, (), Retry(2, delay=0)), home=current_task()
-                )
-                == 2
-            )
+            assert await run.record_at((), "a", Call(flaky, (), Retry(2, delay=0))) == 2
     assert flaky.attempts == 2
 
 
