@@ -28,11 +28,14 @@ PROGRESS = "reading the journal"
 
 
 class Holder(NamedTuple):
-    """What a run's lock file says of the session that has, or had, the run open."""
+    """What a run's lock file says of the session that has, or had, the run open.
+
+    The TypeScript kassette says a pid alone: ``host`` and ``since`` are None then.
+    """
 
     pid: int
-    host: str
-    since: str
+    host: str | None = None
+    since: str | None = None
 
 
 class RunReport(NamedTuple):
@@ -101,9 +104,15 @@ async def _holder(storage: Storage, run_id: str) -> Holder | None:
     import aiofiles
     import orjson
 
+    from kassette_io.storages.run_lock import pid_of_another
+
     try:
         async with aiofiles.open(f"{storage.directory}/{run_id}.lock", "rb") as file:
-            signed = orjson.loads(await file.read())
+            text = await file.read()
+        another = pid_of_another(text)
+        if another is not None:
+            return Holder(another)
+        signed = orjson.loads(text)
         return Holder(pid=int(signed["pid"]), host=str(signed["host"]), since=str(signed["since"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -222,13 +231,21 @@ def _next(found: RunStatus, report: RunReport, url: str) -> Sequence[str]:
                 *look,
             )
         case kassette.Unsettled():
-            holder = report.holder
-            who = (
-                "no lock file says that it is open; go on where it was, in Python"
-                if holder is None
-                else f"its lock file names process {holder.pid} on {holder.host}, since "
-                f"{holder.since}; if that is gone, go on where the run was, in Python"
-            )
-            return who, f"await start(storage, {run_id!r})", *look
+            return _who(report.holder), f"await start(storage, {run_id!r})", *look
         case _:
             assert_never(found)
+
+
+def _who(holder: Holder | None) -> str:
+    """Say who may be at a run that has neither ended nor suspended, and what to do if nobody is."""
+    if holder is None:
+        return "no lock file says that it is open; go on where it was, in Python"
+    whose = (
+        ", in the way of the TypeScript kassette"
+        if holder.since is None
+        else f" on {holder.host}, since {holder.since}"
+    )
+    return (
+        f"its lock file names process {holder.pid}{whose}; if that is gone, go on where the run "
+        "was, in Python"
+    )

@@ -196,12 +196,17 @@ def _read_holder(fd: int) -> str:
 
 
 def _other_holder(fd: int) -> int | None:
-    """Return the pid that a lock file of another kassette says, if a process has it.
+    """Return the pid that a lock file of another kassette says, if a process has it."""
+    pid = pid_of_another(os.pread(fd, _READ_AT_MOST, 0))
+    return pid if pid is not None and _is_alive(pid) else None
+
+
+def pid_of_another(text: bytes) -> int | None:
+    """Return the pid in the lock file ``text`` if another kassette has written it.
 
     The original's pages say that the file holds a pid, not how: taken are one that stands at the
     beginning, and the member of that name of an object.
     """
-    text = os.pread(fd, _READ_AT_MOST, 0)
     first = text.split(maxsplit=1)[:1]
     pid: Any = int(first[0]) if first and first[0].isdigit() and len(first[0]) < 20 else None
     with suppress(ValueError):
@@ -209,12 +214,12 @@ def _other_holder(fd: int) -> int | None:
         if isinstance(says, dict):
             members = cast("dict[str, Any]", says)
             pid = None if members.keys() >= _OURS else members.get("pid")
-    return pid if type(pid) is int and _is_alive(pid) else None
+    return pid if type(pid) is int and pid > 0 else None
 
 
 def _is_alive(pid: int) -> bool:
     """Return whether a process other than this one has ``pid``."""
-    if pid <= 0 or pid == os.getpid():
+    if pid == os.getpid():
         return False
     try:
         os.kill(pid, 0)

@@ -155,7 +155,21 @@ def test_status_names_the_process_that_has_the_run_open(store: Path, url: str) -
     assert "no lock file" in words_of(look())
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[]", '{"pid":"x","host":1,"since":2}'])
+@pytest.mark.parametrize("content", ["4711\n", '{"pid":4711,"acquiredAt":"2026-01-31"}'])
+def test_status_names_the_process_of_another_kassette(store: Path, url: str, content: str) -> None:
+    """A run that a TypeScript process works on would be taken for a crashed one."""
+    (store / "torn.lock").write_text(content, encoding="utf-8")
+    shown = words_of(run_on_terminal("--storage", url, "status", "torn", columns=200))
+    assert (
+        "its lock file names process 4711, in the way of the TypeScript kassette; if that is gone, "
+        "go on where the run was, in Python await start(storage, 'torn')"
+    ) in shown
+
+
+NO_EVIDENCE = ["", "{}", "[]", "-1", '{"pid":-1}', '{"pid":"x","host":1,"since":2}']
+
+
+@pytest.mark.parametrize("content", NO_EVIDENCE)
 def test_a_lock_file_that_says_nothing_is_no_evidence(store: Path, url: str, content: str) -> None:
     """A lock file that is just being written would crash whoever looks."""
     (store / "torn.lock").write_text(content, encoding="utf-8")

@@ -22,6 +22,7 @@ from kassette_io import (
     SuspendEntry,
     SuspendError,
     UsageError,
+    ValueRefusedError,
     resume,
     run_status,
     start,
@@ -377,3 +378,52 @@ async def test_an_error_in_a_branch_beside_a_suspension_that_is_not_ours_is_not_
     assert isinstance(outcome, Failed)
     assert "the payment" in "".join(traceback.format_exception(outcome.error))
     assert await journal_types(memory) == ["start", "error"]
+
+
+async def _call_unwritable(ctx: Context, mended: bool) -> Any:
+    return await ctx.step("call", lambda: "a result" if mended else {"a": [object()]})
+
+
+async def _call_badly_named(ctx: Context, mended: bool) -> Any:
+    return await ctx.step("call" if mended else "call#2", lambda: "a result")
+
+
+async def _ask_for_nothing(ctx: Context, mended: bool) -> Any:
+    return None if mended else await ctx.suspend("")
+
+
+@pytest.mark.parametrize(
+    ("errs", "expected"),
+    [
+        (_call_unwritable, ValueRefusedError),
+        (_call_badly_named, UsageError),
+        (_ask_for_nothing, UsageError),
+    ],
+)
+async def test_a_mistake_is_raised_over_the_error_of_an_earlier_branch(
+    world: World,
+    errs: Callable[[Context, bool], Awaitable[Any]],
+    expected: type[UsageError],
+) -> None:
+    """If it fails, a workflow that handles the error never hears of the mistake, or one that does
+    not ends for good, where mended code could go on: a value that cannot be kept is a note on it.
+    """
+    mended = False
+
+    async def fails(ctx: Context) -> Any:
+        raise ValueError("no")
+
+    @workflow(storage=world.open())
+    async def flow(ctx: Context) -> Any:
+        try:
+            return await ctx.parallel({"fails": fails, "errs": lambda own: errs(own, mended)})
+        except ValueError as error:
+            return str(error)
+
+    with pytest.raises(UsageError) as raised:
+        await flow.start(run_id=RUN)
+    assert type(raised.value) is expected
+    assert raised.value.__notes__ == ["branch 'fails' failed as well: ValueError('no')"]
+    assert await journal_types(world.open()) == ["start"]
+    mended = True
+    assert await flow.start(run_id=RUN) == Success("no", RUN)
