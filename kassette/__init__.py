@@ -15,6 +15,7 @@ A map for newcomers:
 - ``object_append``  the append loop of a journal that is one object in a store
 - ``forking``      what a fork's journal holds
 - ``status``       what a run is doing
+- ``evidence``     what a journal tells: spans, open waits, fork points, differences, summaries
 - ``retry``        when a failed attempt is tried again
 - ``naming``, ``timestamps``  names and instants as the journal writes them
 - ``immutable``    the base of all the values here

@@ -299,11 +299,29 @@ def test_interchangeable_calls_may_overlap() -> None:
     first = session.begin("llm")
     again = Record("llm", interchangeable=True)
     assert session.do(again) == [RunStep("llm#2", "llm")]
-    session.do(StepFailed(first))
     assert session.do(again) == [RunStep("llm#3", "llm")]
+    session.do(StepFailed(first))
     session.do(StepFailed("llm#3"))
-    session.do(StepFailed("llm#2"))
     assert session.do(again) == [RunStep("llm", "llm")]
+    assert session.do(again) == [RunStep("llm#3", "llm")]
+
+
+def test_interchangeable_calls_fill_the_numbers_that_others_gave_back() -> None:
+    """Two answers would be paid for, and a third one after every suspension."""
+    session = opened()
+    again = Record("llm", interchangeable=True)
+    failing, paid = session.begin("llm"), session.do(again)
+    assert paid == [RunStep("llm#2", "llm")]
+    session.do(StepFailed(failing))
+    assert session.do(again) == [RunStep("llm", "llm")]
+    session.succeed("llm", "second")
+    session.succeed("llm#2", "first")
+    later = opened(session.stored)
+    replays = [later.do(again)[0] for _ in range(2)]
+    assert [each.entry.result for each in replays if isinstance(each, Replay)] == [
+        "second",
+        "first",
+    ]
 
 
 def test_a_step_may_be_reported_once() -> None:
