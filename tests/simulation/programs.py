@@ -66,7 +66,7 @@ class Kit:
         left = [failures]
         ran: list[Any] = []
 
-        def act() -> Any:
+        async def act() -> Any:
             if self._path in self._resting:
                 raise self.world.broken("a_suspended_branch_rests", f"{step_id} runs")
             self.world.pause("step")
