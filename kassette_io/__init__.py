@@ -5,7 +5,7 @@ A map for newcomers:
 - ``workflows``  the decorator that makes an async function durable
 - ``context``    steps, waits, sleeps and parallel branches inside it
 - ``lifecycle``  ``start``, ``resume`` and ``fork``: sessions without the wrapper
-- ``run``        one open session: performs the machine's effects
+- ``run``        one open session; ``driver`` performs the machine's effects
 - ``calling``, ``branches``, ``settling``  who asks, and what ends when a function does
 - ``typed``      values of declared types, by way of ``_values``; ``declaring`` says of which
 - ``results``    what came of a workflow

@@ -1,12 +1,6 @@
-"""One open session of a run: asks the machine, performs the effects, reports back; decides nothing.
+"""One open session of a run: steps, waits and its end, as commands to the machine; decides nothing.
 
-Rules for every await here:
-- An append is waited for to its end (D2). None begins while a cancellation is pending. One that
-  arrives meanwhile is felt at the next await: a step whose entry has landed gives its result, as
-  it will on replay. A storage that breaks off all the same leaves its outcome unknown, and the
-  machine takes the session as lost.
-- Effects are performed in the order given; when one fails, the rest is dropped.
-- Whatever ends a session releases what storage holds for it (D14).
+Rules (those for every await are ``driver``'s):
 - A step's function has no part in the journal until it has returned, so no step may be taken, and
   no parallel block begun, inside of it. A wait may: it ends the step, which runs again after it.
 - What ``on_replay`` raises is logged and goes no further: who looks on decides nothing.
@@ -17,40 +11,28 @@ from __future__ import annotations
 import inspect
 import sys
 import warnings
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, cast, final, overload
 from weakref import ref
 
-from anyio import CancelScope, Event
 from anyio.lowlevel import checkpoint
 
 from kassette import (
-    Append,
-    Appended,
-    AppendFailed,
     BranchPath,
     Close,
-    Command,
     Complete,
     Deliver,
-    Effect,
     EnterFunction,
     EnterParallel,
-    Entry,
     Fail,
     LeaveFunction,
     LeaveParallel,
-    Loaded,
-    LoadFailed,
     Machine,
-    Opened,
     Raise,
     Record,
-    Release,
-    Reload,
     Replay,
     Resume,
     Return,
@@ -67,7 +49,6 @@ from kassette import (
 )
 from kassette.errors import naming_run
 from kassette.timestamps import Timeout
-from kassette_io import _clock
 from kassette_io.calling import (
     Call,
     Flight,
@@ -75,8 +56,9 @@ from kassette_io.calling import (
     check_outside,
     context_inside,
 )
+from kassette_io.driver import Driver
 from kassette_io.loops.waiting import checkpoint_if_cancelled, current_task, finish, fly
-from kassette_io.storages.protocol import BatchStorage, SessionStorage
+from kassette_io.storages.protocol import SessionStorage
 from kassette_io.typed import TypedValue, ValueCodec, annotated_value, typed_value
 
 T = TypeVar("T")
@@ -89,7 +71,7 @@ _TURNS_TO_SPEAK_UP: Final = 8
 
 
 @final
-class Run:
+class Run(Driver):
     """An open session. Made by ``start``, ``resume`` and ``fork``; never directly.
 
     Close it: ``complete``, ``fail`` or ``aclose``, or use it with ``async with``, which closes it
@@ -97,23 +79,14 @@ class Run:
     """
 
     def __init__(self, machine: Machine, storage: SessionStorage) -> None:
-        self._machine = machine
-        self._storage = storage
+        super().__init__(machine, storage)
         self._replays = 0
-        self._released = Event()
         self._home: object = None
-        self._flights: set[Flight] = set()
-        self._at_rest: Event | None = None
         self.refused_wait: str | None = None
 
     def __repr__(self) -> str:
         machine = self._machine
         return f"<Run {machine.run_id!r} session {machine.session} {machine.state.value}>"
-
-    @property
-    def run_id(self) -> str:
-        """The run's id, the same in every session."""
-        return self._machine.run_id
 
     @property
     def session(self) -> int:
@@ -395,16 +368,6 @@ class Run:
                 await self._report(LeaveFunction())
                 break
 
-    async def _come_to_rest(self) -> None:
-        while self._machine.in_flight and not self._machine.ended:
-            self._at_rest = Event()
-            await self._at_rest.wait()
-
-    async def come_to_rest(self) -> None:
-        """Wait until what is in flight has ended and is recorded, whatever is cancelled."""
-        if self._machine.in_flight and not self._machine.ended:
-            await finish(self._come_to_rest)
-
     async def complete(self) -> None:
         """End the run well, and the session with it.
 
@@ -487,7 +450,7 @@ class Run:
             stacklevel=2,
         )
 
-    # --- the driver ------------------------------------------------------------------------
+    # --- the session ----------------------------------------------------------------------
 
     async def open(self, command: Start | Resume) -> None:
         """Open the session; what is held is released if that fails or is cancelled."""
@@ -503,102 +466,6 @@ class Run:
         """Take the task that calls this for the session's own."""
         self._home = current_task()
 
-    def _handle(self, command: Command) -> list[Effect]:
-        machine = self._machine
-        effects = machine.handle(command, now=_clock.now())
-        if self._flights and machine.state is State.SUSPENDING:
-            for flight in self._flights:
-                if machine.has_suspended(flight.path):
-                    flight.hold()
-        if self._at_rest is not None and (machine.ended or not machine.in_flight):
-            self._at_rest.set()
-        return effects
-
-    async def _report(self, command: Command, *, failing: bool = False) -> None:
-        """Tell the machine, and do what it answers even while being cancelled.
-
-        A cancellation is felt then, unless ``failing``: an error is on its way out already.
-        """
-        effects = self._handle(command)
-        if not effects:
-            return
-        with CancelScope(shield=True):
-            await self._perform(effects)
-        if not failing:
-            await checkpoint_if_cancelled()
-
-    async def _report_failure(self, command: Command, error: BaseException) -> None:
-        if isinstance(error, GeneratorExit):
-            self._let_go(command)
-        else:
-            await self._report(command, failing=True)
-
-    def _let_go(self, command: Command) -> None:
-        """Tell the machine, and release without waiting: nobody drives this coroutine any more."""
-        if any(isinstance(effect, Release) for effect in self._handle(command)):
-            self._storage.abandon(self.run_id, self._machine.session)
-
-    async def _perform(self, effects: list[Effect]) -> Return | Deliver | None:
-        given: Return | Deliver | None = None
-        waiting = list(reversed(effects))
-        while waiting:
-            match waiting.pop():
-                case Append(entry=entry):
-                    if waiting and isinstance(waiting[-1], Append):
-                        waiting.extend(reversed(await self._append_all([entry, *_taken(waiting)])))
-                        continue
-                    try:
-                        offset = await self._storage.append(self.run_id, entry)
-                    except BaseException as error:
-                        await self._report_failure(AppendFailed(entry, error), error)
-                        raise
-                    waiting.extend(reversed(self._handle(Appended(entry, offset))))
-                case Return() | Deliver() as answer:
-                    given = answer
-                case Release():
-                    await self._storage.release(self.run_id, self._machine.session)
-                    self._released.set()
-                case Raise(error=error):
-                    effects.clear()
-                    try:
-                        raise error
-                    finally:
-                        del error  # its traceback leads to this frame
-                case Reload():
-                    waiting.extend(reversed(await self._reload()))
-                case Opened():
-                    pass
-                case RunStep() | Replay():  # pragma: no cover - answers to Record alone
-                    raise AssertionError("a step outside record")
-        return given
-
-    async def _append_all(self, entries: list[Entry]) -> list[Effect]:
-        """Append several entries, in one go where storage can; report each."""
-        storage = self._storage
-        effects: list[Effect] = []
-        try:
-            if isinstance(storage, BatchStorage):
-                offset = await storage.append_all(self.run_id, entries)
-                for at, entry in enumerate(entries, offset):
-                    effects += self._handle(Appended(entry, at))
-            else:
-                for entry in entries:
-                    offset = await storage.append(self.run_id, entry)
-                    effects += self._handle(Appended(entry, offset))
-        except BaseException as error:
-            await self._report_failure(AppendFailed(entries[0], error), error)
-            raise
-        return effects
-
-    async def _reload(self) -> list[Effect]:
-        try:
-            with naming_run(self.run_id):
-                entries = await self._storage.read_all(self.run_id)
-        except BaseException as error:
-            await self._report_failure(LoadFailed(error), error)
-            raise
-        return self._handle(Loaded(entries))
-
 
 def _after_the_call(refused: ValueRefusedError, run_id: str) -> ValueRefusedError:
     """Say that the step's function has run: its call may have been paid for (D3.3)."""
@@ -607,9 +474,3 @@ def _after_the_call(refused: ValueRefusedError, run_id: str) -> ValueRefusedErro
         "open; with code that returns what can be kept, start it again, and the step runs again",
         run_id=run_id,
     )
-
-
-def _taken(waiting: list[Effect]) -> Iterator[Entry]:
-    """Take the appends that come next."""
-    while waiting and isinstance(waiting[-1], Append):
-        yield cast("Append", waiting.pop()).entry

@@ -89,8 +89,8 @@ SUITES = (
         ["tests/io", "tests/crash/test_letting_go.py"],
         [
             "kassette_io",
-            *_named("kassette_io", "_clock branches calling context lifecycle results run"),
-            *_named("kassette_io", "settling workflows"),
+            *_named("kassette_io", "_clock branches calling context driver lifecycle results"),
+            *_named("kassette_io", "run settling workflows"),
             *_named("kassette_io.loops", "threads waiting waiting_asyncio waiting_trio"),
             *_named("kassette_io.storages", "memory object_store protocol urls"),
         ],

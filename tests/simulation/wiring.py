@@ -15,7 +15,7 @@ from functools import partial
 from types import SimpleNamespace, TracebackType
 from typing import Any
 
-from kassette_io import _clock, context, lifecycle, run, workflows
+from kassette_io import _clock, context, driver, lifecycle, run, workflows
 from kassette_io.calling import Flight, in_context
 from kassette_io.loops.threads import Job, Mailbox
 from kassette_io.storages import local, local_journal, remote, run_lock
@@ -218,8 +218,10 @@ def wired() -> Iterator[None]:
         (remote, "spawn", _spawn),
         (remote, "anyio", SimpleNamespace(sleep=_sleep, current_time=_current_time)),
         (remote, "random", lambda: 0.5),
-        (run, "CancelScope", _Scope),
-        (run, "Event", _Event),
+        (driver, "CancelScope", _Scope),
+        (driver, "Event", _Event),
+        (driver, "checkpoint_if_cancelled", _nothing),
+        (driver, "finish", _finish),
         (run, "sleep", _sleep),
         (run, "checkpoint", _nothing),
         (run, "checkpoint_if_cancelled", _nothing),

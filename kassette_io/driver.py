@@ -1,0 +1,171 @@
+"""Drives a machine: asks it, performs the effects, reports back; knows no step and no workflow.
+
+Rules for every await here:
+- An append is waited for to its end (D2). None begins while a cancellation is pending. One that
+  arrives meanwhile is felt at the next await: a step whose entry has landed gives its result, as
+  it will on replay. A storage that breaks off all the same leaves its outcome unknown, and the
+  machine takes the session as lost.
+- Effects are performed in the order given; when one fails, the rest is dropped.
+- Whatever ends a session releases what storage holds for it (D14).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import cast
+
+from anyio import CancelScope, Event
+
+from kassette import (
+    Append,
+    Appended,
+    AppendFailed,
+    Command,
+    Deliver,
+    Effect,
+    Entry,
+    Loaded,
+    LoadFailed,
+    Machine,
+    Opened,
+    Raise,
+    Release,
+    Reload,
+    Replay,
+    Return,
+    RunStep,
+    State,
+)
+from kassette.errors import naming_run
+from kassette_io import _clock
+from kassette_io.calling import Flight
+from kassette_io.loops.waiting import checkpoint_if_cancelled, finish
+from kassette_io.storages.protocol import BatchStorage, SessionStorage
+
+
+class Driver:
+    """A machine, the storage that it works on, and the steps that are in flight."""
+
+    def __init__(self, machine: Machine, storage: SessionStorage) -> None:
+        self._machine = machine
+        self._storage = storage
+        self._released = Event()
+        self._flights: set[Flight] = set()
+        self._at_rest: Event | None = None
+
+    @property
+    def run_id(self) -> str:
+        """The run's id, the same in every session."""
+        return self._machine.run_id
+
+    async def _come_to_rest(self) -> None:
+        while self._machine.in_flight and not self._machine.ended:
+            self._at_rest = Event()
+            await self._at_rest.wait()
+
+    async def come_to_rest(self) -> None:
+        """Wait until what is in flight has ended and is recorded, whatever is cancelled."""
+        if self._machine.in_flight and not self._machine.ended:
+            await finish(self._come_to_rest)
+
+    def _handle(self, command: Command) -> list[Effect]:
+        machine = self._machine
+        effects = machine.handle(command, now=_clock.now())
+        if self._flights and machine.state is State.SUSPENDING:
+            for flight in self._flights:
+                if machine.has_suspended(flight.path):
+                    flight.hold()
+        if self._at_rest is not None and (machine.ended or not machine.in_flight):
+            self._at_rest.set()
+        return effects
+
+    async def _report(self, command: Command, *, failing: bool = False) -> None:
+        """Tell the machine, and do what it answers even while being cancelled.
+
+        A cancellation is felt then, unless ``failing``: an error is on its way out already.
+        """
+        effects = self._handle(command)
+        if not effects:
+            return
+        with CancelScope(shield=True):
+            await self._perform(effects)
+        if not failing:
+            await checkpoint_if_cancelled()
+
+    async def _report_failure(self, command: Command, error: BaseException) -> None:
+        if isinstance(error, GeneratorExit):
+            self._let_go(command)
+        else:
+            await self._report(command, failing=True)
+
+    def _let_go(self, command: Command) -> None:
+        """Tell the machine, and release without waiting: nobody drives this coroutine any more."""
+        if any(isinstance(effect, Release) for effect in self._handle(command)):
+            self._storage.abandon(self.run_id, self._machine.session)
+
+    async def _perform(self, effects: list[Effect]) -> Return | Deliver | None:
+        given: Return | Deliver | None = None
+        waiting = list(reversed(effects))
+        while waiting:
+            match waiting.pop():
+                case Append(entry=entry):
+                    if waiting and isinstance(waiting[-1], Append):
+                        waiting.extend(reversed(await self._append_all([entry, *_taken(waiting)])))
+                        continue
+                    try:
+                        offset = await self._storage.append(self.run_id, entry)
+                    except BaseException as error:
+                        await self._report_failure(AppendFailed(entry, error), error)
+                        raise
+                    waiting.extend(reversed(self._handle(Appended(entry, offset))))
+                case Return() | Deliver() as answer:
+                    given = answer
+                case Release():
+                    await self._storage.release(self.run_id, self._machine.session)
+                    self._released.set()
+                case Raise(error=error):
+                    effects.clear()
+                    try:
+                        raise error
+                    finally:
+                        del error  # its traceback leads to this frame
+                case Reload():
+                    waiting.extend(reversed(await self._reload()))
+                case Opened():
+                    pass
+                case RunStep() | Replay():  # pragma: no cover - answers to Record alone
+                    raise AssertionError("a step outside record")
+        return given
+
+    async def _append_all(self, entries: list[Entry]) -> list[Effect]:
+        """Append several entries, in one go where storage can; report each."""
+        storage = self._storage
+        effects: list[Effect] = []
+        try:
+            if isinstance(storage, BatchStorage):
+                offset = await storage.append_all(self.run_id, entries)
+                for at, entry in enumerate(entries, offset):
+                    effects += self._handle(Appended(entry, at))
+            else:
+                for entry in entries:
+                    offset = await storage.append(self.run_id, entry)
+                    effects += self._handle(Appended(entry, offset))
+        except BaseException as error:
+            await self._report_failure(AppendFailed(entries[0], error), error)
+            raise
+        return effects
+
+    async def _reload(self) -> list[Effect]:
+        try:
+            with naming_run(self.run_id):
+                entries = await self._storage.read_all(self.run_id)
+        except BaseException as error:
+            await self._report_failure(LoadFailed(error), error)
+            raise
+        return self._handle(Loaded(entries))
+
+
+def _taken(waiting: list[Effect]) -> Iterator[Entry]:
+    """Take the appends that come next."""
+    while waiting and isinstance(waiting[-1], Append):
+        yield cast("Append", waiting.pop()).entry
