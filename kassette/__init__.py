@@ -97,6 +97,7 @@ if TYPE_CHECKING:
         RunCancelledError as RunCancelledError,
         SessionClosedError as SessionClosedError,
         StorageError as StorageError,
+        StreamTooLargeError as StreamTooLargeError,
         SuspendedError as SuspendedError,
         SuspendError as SuspendError,
         TerminalRunError as TerminalRunError,
@@ -161,7 +162,8 @@ _NAMES = {
     "kassette.errors": (
         "EventPendingError FencedError InternalError JournalCorruptionError KassetteError "
         "MetadataMismatchError PreconditionFailedError ReplayMismatchError "
-        "RunCancelledError SessionClosedError StorageError SuspendError SuspendedError "
+        "RunCancelledError SessionClosedError StorageError StreamTooLargeError SuspendError "
+        "SuspendedError "
         "TerminalRunError UsageError ValueRefusedError VersionMismatchError WriteContentionError "
         "is_precondition_failed_error is_suspend_error"
     ),

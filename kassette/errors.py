@@ -120,6 +120,14 @@ class ValueRefusedError(UsageError):
 
 
 @final
+class StreamTooLargeError(UsageError):
+    """A stream gave more than its bound allows to be held; nothing of it is recorded.
+
+    The run stays open. Raise the bound, or record less in several steps.
+    """
+
+
+@final
 class EventPendingError(UsageError):
     """``start`` on a run that is suspended on ``waiting_for``; use ``resume``."""
 

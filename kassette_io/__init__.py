@@ -4,6 +4,8 @@ A map for newcomers:
 
 - ``workflows``  the decorator that makes an async function durable
 - ``context``    steps, waits, sleeps and parallel branches inside it
+- ``attempts``, ``streaming``  steps in two halves, and item by item
+- ``observing``  who looks on
 - ``lifecycle``  ``start``, ``resume`` and ``fork``: sessions without the wrapper
 - ``run``        one open session; ``driver`` performs the machine's effects
 - ``calling``, ``branches``, ``settling``  who asks, and what ends when a function does
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
         RunCancelledError as RunCancelledError,
         SessionClosedError as SessionClosedError,
         StorageError as StorageError,
+        StreamTooLargeError as StreamTooLargeError,
         SuspendedError as SuspendedError,
         SuspendError as SuspendError,
         TerminalRunError as TerminalRunError,
@@ -69,14 +72,23 @@ if TYPE_CHECKING:
         get_metadata as get_metadata,
         run_status as run_status,
     )
+    from kassette_io.attempts import (
+        Attempt as Attempt,
+        Recorded as Recorded,
+    )
     from kassette_io.context import (
         Context as Context,
+        current_context as current_context,
     )
     from kassette_io.lifecycle import (
         create_run_id as create_run_id,
         fork as fork,
         resume as resume,
         start as start,
+    )
+    from kassette_io.observing import (
+        Observer as Observer,
+        SessionInfo as SessionInfo,
     )
     from kassette_io.results import (
         Failed as Failed,
@@ -111,6 +123,9 @@ if TYPE_CHECKING:
     from kassette_io.storages.urls import (
         open_storage as open_storage,
     )
+    from kassette_io.streaming import (
+        Stream as Stream,
+    )
     from kassette_io.typed import (
         ValueCodec as ValueCodec,
     )
@@ -127,7 +142,8 @@ _NAMES = {
     "kassette.errors": (
         "EventPendingError FencedError InternalError JournalCorruptionError KassetteError "
         "MetadataMismatchError PreconditionFailedError ReplayMismatchError "
-        "RunCancelledError SessionClosedError StorageError SuspendError SuspendedError "
+        "RunCancelledError SessionClosedError StorageError StreamTooLargeError SuspendError "
+        "SuspendedError "
         "TerminalRunError UsageError ValueRefusedError VersionMismatchError "
         "WriteContentionError is_precondition_failed_error is_suspend_error"
     ),
@@ -135,16 +151,19 @@ _NAMES = {
     "kassette.status": (
         "Cancelled Completed FailedRun RunStatus SuspendedRun Unsettled get_metadata run_status"
     ),
-    "kassette_io.context": ("Context"),
+    "kassette_io.attempts": ("Attempt Recorded"),
+    "kassette_io.context": ("Context current_context"),
     "kassette_io.lifecycle": ("create_run_id fork resume start"),
     "kassette_io.storages.local": ("LocalStorage"),
     "kassette_io.storages.memory": ("MemoryStorage"),
     "kassette_io.storages.object_store": ("GetObjectResult ObjectStoreClient"),
     "kassette_io.storages.remote": ("RemoteStorage"),
     "kassette_io.storages.s3": ("S3ObjectStoreClient"),
+    "kassette_io.observing": ("Observer SessionInfo"),
     "kassette_io.results": ("Failed RunResult Success Suspended"),
     "kassette_io.run": ("Run"),
     "kassette_io.storages.protocol": ("BatchStorage SessionStorage Storage"),
+    "kassette_io.streaming": ("Stream"),
     "kassette_io.typed": ("ValueCodec"),
     "kassette_io.storages.urls": ("open_storage"),
     "kassette_io.workflows": ("Workflow workflow"),

@@ -29,7 +29,7 @@ T = TypeVar("T")
 class Call:
     """A function, its arguments and how often and how long it may be tried; ``seconds`` each."""
 
-    __slots__ = ("args", "fn", "retry", "seconds", "step_id")
+    __slots__ = ("args", "fn", "on_failed_attempt", "retry", "seconds", "step_id")
 
     def __init__(
         self,
@@ -43,6 +43,7 @@ class Call:
         self.retry = retry
         self.seconds = seconds
         self.step_id = ""
+        self.on_failed_attempt: Callable[[int, Exception, float | None], None] | None = None
 
     @property
     def is_simple(self) -> bool:
@@ -63,6 +64,8 @@ class Call:
                 return await self._attempt()
             except Exception as error:
                 delay = retry.delay_after(attempt, error)
+                if self.on_failed_attempt is not None:
+                    self.on_failed_attempt(attempt, error, delay)
                 if delay is None:
                     raise
             await sleep(delay)
@@ -111,11 +114,28 @@ _INSIDE: ContextVar[tuple[tuple[Owner, str], ...]] = ContextVar("kassette_inside
 """The sessions and ids of the steps whose functions are running, the innermost last."""
 
 
+CURRENT: ContextVar[Any] = ContextVar("kassette_context", default=None)
+"""The ``Context`` of the workflow, or of its branch, whose code is running; None in a step."""
+
+
 def context_inside(owner: Owner, step_id: str) -> Context:
     """Return a copy of the current context that says it is inside of this step."""
     context = copy_context()
-    context.run(_INSIDE.set, (*_INSIDE.get(), (owner, step_id)))
+    context.run(go_inside, owner, step_id)
     return context
+
+
+def go_inside(owner: Owner, step_id: str) -> Callable[[], None]:
+    """Say in the current context that it is inside of this step; return what takes that back."""
+    inside, around = _INSIDE.get(), CURRENT.get()
+    _INSIDE.set((*inside, (owner, step_id)))
+    CURRENT.set(None)
+
+    def go_out() -> None:
+        _INSIDE.set(inside)
+        CURRENT.set(around)
+
+    return go_out
 
 
 def check_outside(owner: Owner, kind: str, what: object) -> None:

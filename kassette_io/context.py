@@ -9,8 +9,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar, final, overload
@@ -30,15 +29,15 @@ from kassette.errors import naming_run
 from kassette.naming import check_branch_key, check_event_name
 from kassette.timestamps import Timeout, after
 from kassette_io import _clock
+from kassette_io.attempts import Attempt, Begin, Recorded
 from kassette_io.branches import Block, check_branches
-from kassette_io.calling import Call
+from kassette_io.calling import CURRENT, Call
 from kassette_io.run import OnReplay, Run
+from kassette_io.streaming import MAX_BYTES, Form, Stream
 from kassette_io.typed import TypedValue, ValueCodec
 
 T = TypeVar("T")
 Events = Callable[[str], TypedValue | None]
-
-_CURRENT: ContextVar[tuple[Run, BranchPath] | None] = ContextVar("kassette_branch", default=None)
 
 
 @final
@@ -138,6 +137,61 @@ class Context:
             interchangeable=interchangeable,
         )
 
+    async def begin(
+        self, name: str, *, result_type: Any = None, interchangeable: bool = False
+    ) -> Recorded | Attempt:
+        """Begin a step whose work is no function to call: a stream, a transport, a callback.
+
+        Returns ``Recorded`` with the result if the journal has it. If not, returns an open
+        ``Attempt``: do the work inside of ``async with attempt:`` and end it with
+        ``await attempt.succeed(value)``. A block that is left without it, or by an exception, has
+        failed, and nothing is recorded. ``result_type`` and ``interchangeable`` are those of
+        ``step``.
+
+        Unlike a step's function, the work is cancelled with its task when a sibling suspends.
+
+        Raises as ``step`` does.
+        """
+        self._check_branch()
+        return await self._run.begin_at(self._path, name, result_type, interchangeable)
+
+    def stream(
+        self,
+        name: str,
+        source: Callable[..., Any],
+        *args: Any,
+        fold: Callable[[list[Any]], Any] | None = None,
+        unfold: Callable[[Any], Iterable[Any]] | None = None,
+        item_type: Any = None,
+        result_type: Any = None,
+        max_bytes: int = MAX_BYTES,
+        begin: Begin | None = None,
+    ) -> Stream:
+        """Record a step whose result comes item by item, and hand every item on as it comes.
+
+        ``async with ctx.stream("llm", ask) as items:`` gives an async iterator over the items of
+        ``source(*args)``, which is (or awaits to, or opens as an async context manager) an async
+        iterable. They are recorded when the block is left in peace: what was not taken by then is
+        read first. On replay the same items come again. A block that is left by an exception or a
+        cancellation records nothing, and neither does one whose source has failed.
+
+        Items are JSON, or what ``item_type`` declares. ``fold`` makes the recorded value of them,
+        as ``result_type`` declares it, ``unfold`` makes items of that again. ``items.result`` is
+        what was recorded. At most ``max_bytes`` of items are held.
+        ``begin`` is for contexts that stand for this one.
+
+        Raises as ``step`` does when it is entered and left, whatever ``source`` raises, and
+        StreamTooLargeError.
+        """
+        self._check_branch()
+        return Stream(
+            partial(self.begin, name) if begin is None else begin,
+            name,
+            partial(source, *args),
+            Form(fold, unfold, item_type, result_type, max_bytes),
+            self.run_id,
+        )
+
     async def suspend(
         self, event_name: str, *, timeout: Timeout | None = None, reason: str | None = None
     ) -> Any:
@@ -196,8 +250,8 @@ class Context:
 
         async def perform(key: str, fn: Callable[[Context], Awaitable[T]]) -> None:
             own = (*path, key)
-            _CURRENT.set((run, own))
             context = Context(run, self.input, self._events, own)
+            CURRENT.set(context)
             await block.perform(key, partial(fn, context))
 
         abandoned = True
@@ -228,15 +282,29 @@ class Context:
             if not block.has_mistake:
                 raise
 
+    def is_misplaced(self, other: Context) -> bool:
+        """Return whether ``other`` is a context of the same run, and of another branch."""
+        return other._run is self._run and other._path != self._path
+
     def _check_branch(self) -> None:
-        current = _CURRENT.get()
-        if current is not None and current[0] is self._run and current[1] != self._path:
+        current = current_context()
+        if current is not None and current._path and current.is_misplaced(self):
             raise UsageError(
-                f"branch {':'.join(current[1])!r} used the context of "
+                f"branch {':'.join(current._path)!r} used the context of "
                 f"{':'.join(self._path) or 'the workflow'!r}; use the context that the branch "
                 "function is given, so that its steps get numbers of their own",
                 run_id=self.run_id,
             )
+
+
+def current_context() -> Context | None:
+    """Return the context of the workflow that the current task works for.
+
+    Inside of a branch it is the branch's; None inside of a step's function, where the run must not
+    be used, and outside of any workflow. Tasks that the workflow starts have the workflow's.
+    """
+    context: Context | None = CURRENT.get()
+    return context
 
 
 def _instant(recorded: object) -> datetime:

@@ -11,8 +11,9 @@ Rules for every await here:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import cast
+from weakref import ref
 
 from anyio import CancelScope, Event
 
@@ -38,20 +39,27 @@ from kassette import (
 )
 from kassette.errors import naming_run
 from kassette_io import _clock
+from kassette_io.attempts import Attempt
 from kassette_io.calling import Flight
 from kassette_io.loops.waiting import checkpoint_if_cancelled, finish
+from kassette_io.observing import Observer, Watch
 from kassette_io.storages.protocol import BatchStorage, SessionStorage
 
 
 class Driver:
     """A machine, the storage that it works on, and the steps that are in flight."""
 
-    def __init__(self, machine: Machine, storage: SessionStorage) -> None:
+    def __init__(
+        self, machine: Machine, storage: SessionStorage, observers: Sequence[Observer] = ()
+    ) -> None:
         self._machine = machine
         self._storage = storage
         self._released = Event()
         self._flights: set[Flight] = set()
         self._at_rest: Event | None = None
+        self._forgotten: dict[str, ref[Attempt]] = {}
+        """Attempts whose block has not been entered: nobody works on these."""
+        self._watch = Watch(observers, machine) if observers else None
 
     @property
     def run_id(self) -> str:
@@ -59,6 +67,9 @@ class Driver:
         return self._machine.run_id
 
     async def _come_to_rest(self) -> None:
+        for attempt in [each() for each in self._forgotten.values()]:
+            if attempt is not None:
+                attempt.drop()
         while self._machine.in_flight and not self._machine.ended:
             self._at_rest = Event()
             await self._at_rest.wait()
@@ -102,6 +113,8 @@ class Driver:
         """Tell the machine, and release without waiting: nobody drives this coroutine any more."""
         if any(isinstance(effect, Release) for effect in self._handle(command)):
             self._storage.abandon(self.run_id, self._machine.session)
+            if self._watch is not None:
+                self._watch.released()
 
     async def _perform(self, effects: list[Effect]) -> Return | Deliver | None:
         given: Return | Deliver | None = None
@@ -117,12 +130,14 @@ class Driver:
                     except BaseException as error:
                         await self._report_failure(AppendFailed(entry, error), error)
                         raise
-                    waiting.extend(reversed(self._handle(Appended(entry, offset))))
+                    waiting.extend(reversed(self._appended(entry, offset)))
                 case Return() | Deliver() as answer:
                     given = answer
                 case Release():
                     await self._storage.release(self.run_id, self._machine.session)
                     self._released.set()
+                    if self._watch is not None:
+                        self._watch.released()
                 case Raise(error=error):
                     effects.clear()
                     try:
@@ -145,14 +160,20 @@ class Driver:
             if isinstance(storage, BatchStorage):
                 offset = await storage.append_all(self.run_id, entries)
                 for at, entry in enumerate(entries, offset):
-                    effects += self._handle(Appended(entry, at))
+                    effects += self._appended(entry, at)
             else:
                 for entry in entries:
                     offset = await storage.append(self.run_id, entry)
-                    effects += self._handle(Appended(entry, offset))
+                    effects += self._appended(entry, offset)
         except BaseException as error:
             await self._report_failure(AppendFailed(entries[0], error), error)
             raise
+        return effects
+
+    def _appended(self, entry: Entry, offset: int) -> list[Effect]:
+        effects = self._handle(Appended(entry, offset))
+        if self._watch is not None:
+            self._watch.appended(entry)
         return effects
 
     async def _reload(self) -> list[Effect]:

@@ -19,6 +19,7 @@ from kassette import (
 from kassette.errors import naming_run
 from kassette_io import _clock
 from kassette_io.loops.waiting import checkpoint_if_cancelled
+from kassette_io.observing import Observer, checked, tell_refused
 from kassette_io.run import Run
 from kassette_io.storages.protocol import Storage, as_session_storage
 
@@ -36,19 +37,22 @@ async def start(
     *,
     version: str | None = None,
     metadata: object | Unset = UNSET,
+    observers: Sequence[Observer] = (),
 ) -> Run:
     """Open a session: of a new run, or of one that stopped, which goes on where it was.
 
     ``version`` names the shape of the caller's code, not in empty text, and is checked against the
     journal's first.
     ``metadata`` (JSON) is stored with a new run and, where given, checked on recovery.
+    ``observers`` are told what happens in the session.
 
     Raises, before anything runs: UsageError for a bad argument, TerminalRunError if the run is
     over, VersionMismatchError, EventPendingError if it waits for an event, MetadataMismatchError,
     RunCancelledError if a deadline has passed, WriteContentionError or FencedError if somebody else
     has the run, StorageError, JournalCorruptionError.
     """
-    return await open_session(storage, run_id, start_command(metadata, version))
+    command = start_command(metadata, version)
+    return await open_session(storage, run_id, command, checked(observers))
 
 
 async def resume(
@@ -59,6 +63,7 @@ async def resume(
     *,
     version: str | None = None,
     given_at: datetime | None = None,
+    observers: Sequence[Observer] = (),
 ) -> Run:
     """Open a session that delivers ``value`` (JSON) as ``event_name``.
 
@@ -69,7 +74,7 @@ async def resume(
     Raises as ``start`` does, and UsageError if the run does not wait for this event.
     """
     command = resume_command(event_name, value, version, given_at)
-    return await open_session(storage, run_id, command)
+    return await open_session(storage, run_id, command, checked(observers))
 
 
 async def fork(
@@ -80,6 +85,7 @@ async def fork(
     from_offset: int | None = None,
     from_step_id: str | None = None,
     version: str | None = None,
+    observers: Sequence[Observer] = (),
 ) -> Run:
     """Open a session of a new run that begins with the entries of ``source`` below the cut.
 
@@ -88,7 +94,9 @@ async def fork(
 
     Raises UsageError for an unknown source, cut or a target that exists; StorageError.
     """
-    return await open_fork(storage, new_run_id, source, from_offset, from_step_id, version)
+    return await open_fork(
+        storage, new_run_id, source, from_offset, from_step_id, version, checked(observers)
+    )
 
 
 async def open_fork(
@@ -98,6 +106,7 @@ async def open_fork(
     from_offset: int | None,
     from_step_id: str | None,
     version: str | None,
+    observers: Sequence[Observer],
     workflow: str | None = None,
 ) -> Run:
     """Do as ``fork``, for the workflow of this name."""
@@ -116,13 +125,14 @@ async def open_fork(
         now=_clock.now(),
     )
     await sessions.create(new_run_id, entries)
-    run = Run(Machine.opened(new_run_id, entries), sessions)
+    run = Run(Machine.opened(new_run_id, entries), sessions, observers)
     run.settle_in()
     try:
         await checkpoint_if_cancelled()
     except BaseException as error:
         await run.close_after(error)
         raise
+    run.tell_opened()
     return run
 
 
@@ -148,6 +158,7 @@ async def open_session(
     storage: Storage,
     run_id: str,
     command: Start | Resume,
+    observers: Sequence[Observer],
     *,
     revise: Callable[[Start, Sequence[Entry]], Start] | None = None,
 ) -> Run:
@@ -157,12 +168,16 @@ async def open_session(
     """
     run_id = check_run_id(run_id)
     sessions = as_session_storage(storage)
-    with naming_run(run_id):
-        entries = await sessions.read_all(run_id)
-        if revise is not None and isinstance(command, Start):
-            command = revise(command, entries)
-    run = Run(Machine(run_id, entries), sessions)
-    await run.open(command)
+    try:
+        with naming_run(run_id):
+            entries = await sessions.read_all(run_id)
+            if revise is not None and isinstance(command, Start):
+                command = revise(command, entries)
+        run = Run(Machine(run_id, entries), sessions, observers)
+        await run.open(command)
+    except Exception as error:
+        tell_refused(observers, run_id, error)
+        raise
     return run
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import sys
 import warnings
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import Context
 from functools import partial
 from types import TracebackType
@@ -25,6 +25,7 @@ from kassette import (
     Close,
     Complete,
     Deliver,
+    Effect,
     EnterFunction,
     EnterParallel,
     Fail,
@@ -49,17 +50,20 @@ from kassette import (
 )
 from kassette.errors import naming_run
 from kassette.timestamps import Timeout
+from kassette_io.attempts import Attempt, Recorded
 from kassette_io.calling import (
     Call,
     Flight,
     as_coroutine,
     check_outside,
     context_inside,
+    go_inside,
 )
 from kassette_io.driver import Driver
 from kassette_io.loops.waiting import checkpoint_if_cancelled, current_task, finish, fly
+from kassette_io.observing import Observer
 from kassette_io.storages.protocol import SessionStorage
-from kassette_io.typed import TypedValue, ValueCodec, annotated_value, typed_value
+from kassette_io.typed import Kept, TypedValue, ValueCodec, annotated_value, typed_value
 
 T = TypeVar("T")
 
@@ -78,8 +82,10 @@ class Run(Driver):
     without ending the run. A session left open keeps the run's lock until it is collected.
     """
 
-    def __init__(self, machine: Machine, storage: SessionStorage) -> None:
-        super().__init__(machine, storage)
+    def __init__(
+        self, machine: Machine, storage: SessionStorage, observers: Sequence[Observer] = ()
+    ) -> None:
+        super().__init__(machine, storage, observers)
         self._replays = 0
         self._home: object = None
         self.refused_wait: str | None = None
@@ -207,15 +213,18 @@ class Run(Driver):
             typed = self._typed(name, fn, result_type)
         match self._handle(Record(name, path, ref(current_task()), interchangeable))[0]:
             case Replay(entry=entry):
+                if self._watch is not None:
+                    self._watch.tell("step_replayed", entry)
                 result = self._value_of(entry, typed)
                 if on_replay is not None:
                     await self._show(on_replay, result)
-                self._replays += 1
-                if self._replays % _REPLAYS_PER_CHECKPOINT == 0:
-                    await checkpoint()
+                await self._count_replay()
                 return result
             case RunStep(step_id=step_id):
                 call.step_id = step_id
+                if self._watch is not None:
+                    self._watch.tell("step_started", step_id)
+                    call.on_failed_attempt = partial(self._watch.tell, "attempt_failed", step_id)
                 return await self._run_step(path, call, typed)
             case Raise(error=error):
                 try:
@@ -224,6 +233,11 @@ class Run(Driver):
                     del error  # its traceback leads to this frame
             case other:  # pragma: no cover - the machine answers Record with one of the three
                 raise AssertionError(other)
+
+    async def _count_replay(self) -> None:
+        self._replays += 1
+        if self._replays % _REPLAYS_PER_CHECKPOINT == 0:
+            await checkpoint()
 
     async def _show(self, on_replay: OnReplay[Any], result: Any) -> None:
         try:
@@ -265,19 +279,79 @@ class Run(Driver):
                     result = await self._fly(path, partial(as_coroutine, result), context)
             else:
                 result = await self._fly(path, call.perform, context)
-            kept = None
-            try:
-                if typed is not None:
-                    kept = typed.keep(result, f"the result of step {step_id!r}")
-                plain = result if kept is None else kept.plain
-                effects = self._handle(StepSucceeded(step_id, plain))
-            except ValueRefusedError as refused:
-                raise _after_the_call(refused, self.run_id) from refused.__cause__
+            kept, effects = self._keep(step_id, result, typed)
         except BaseException as error:
-            await self._report_failure(StepFailed(step_id), error)
+            await self.fail_step(step_id, error)
             raise
         settled = cast("Return", await self._perform(effects))
         return settled.result if kept is None else kept.value
+
+    def _keep(
+        self, step_id: str, result: Any, typed: TypedValue | None
+    ) -> tuple[Kept | None, list[Effect]]:
+        kept = None
+        try:
+            if typed is not None:
+                kept = typed.keep(result, f"the result of step {step_id!r}")
+            plain = result if kept is None else kept.plain
+            return kept, self._handle(StepSucceeded(step_id, plain))
+        except ValueRefusedError as refused:
+            raise _after_the_call(refused, self.run_id) from refused.__cause__
+
+    async def begin_at(
+        self, path: BranchPath, name: str, result_type: Any, interchangeable: bool
+    ) -> Recorded | Attempt:
+        """Begin a step of branch ``path`` whose work its caller does."""
+        check_outside(self, "step", name)
+        typed = None
+        if result_type is not None:
+            with naming_run(self.run_id):
+                typed = typed_value(result_type)
+        match self._handle(Record(name, path, ref(current_task()), interchangeable))[0]:
+            case Replay(entry=entry):
+                if self._watch is not None:
+                    self._watch.tell("step_replayed", entry)
+                await self._count_replay()
+                return Recorded(self._value_of(entry, typed))
+            case RunStep(step_id=step_id):
+                if self._watch is not None:
+                    self._watch.tell("step_started", step_id)
+                half = _Half(self, step_id, typed)
+                attempt = Attempt(self.run_id, step_id, half, partial(self._enter, step_id))
+                self._forgotten[step_id] = ref(attempt)
+                return attempt
+            case Raise(error=error):
+                try:
+                    raise error
+                finally:
+                    del error  # its traceback leads to this frame
+            case other:  # pragma: no cover - the machine answers Record with one of the three
+                raise AssertionError(other)
+
+    def _enter(self, step_id: str) -> Callable[[], None]:
+        del self._forgotten[step_id]
+        return go_inside(self, step_id)
+
+    async def succeed_step(self, step_id: str, result: Any, typed: TypedValue | None) -> Any:
+        """Record the result of a step that was begun, and return it as the journal holds it."""
+        try:
+            kept, effects = self._keep(step_id, result, typed)
+        except BaseException as error:
+            await self.fail_step(step_id, error)
+            raise
+        settled = cast("Return", await self._perform(effects))
+        return settled.result if kept is None else kept.value
+
+    def drop_step(self, step_id: str) -> None:
+        """Take note that nobody ends a step any more."""
+        self._forgotten.pop(step_id, None)
+        self._let_go(StepFailed(step_id))
+
+    async def fail_step(self, step_id: str, error: BaseException) -> None:
+        """Take note that a step has ended without a result."""
+        await self._report_failure(StepFailed(step_id), error)
+        if self._watch is not None:
+            self._watch.tell("step_failed", step_id, error)
 
     async def _fly(
         self, path: BranchPath, call: Callable[[], Coroutine[Any, Any, Any]], context: Context
@@ -325,7 +399,14 @@ class Run(Driver):
             if self.waiting_for is not None:  # this error will be hidden behind the suspension
                 self.refused_wait = self.refused_wait or str(error)
             raise
-        resume = cast("Deliver", await self._perform(effects)).entry
+        try:
+            resume = cast("Deliver", await self._perform(effects)).entry
+        except SuspendError:
+            if self._watch is not None:
+                self._watch.tell("waiting", name)
+            raise
+        if self._watch is not None:
+            self._watch.tell("event_delivered", resume)
         if typed is None:
             return resume.value
         with naming_run(self.run_id):
@@ -461,10 +542,37 @@ class Run(Driver):
         except BaseException as error:
             await self.close_after(error)
             raise
+        self.tell_opened()
+
+    def tell_opened(self) -> None:
+        """Tell whoever looks on that the session is open."""
+        if self._watch is not None:
+            self._watch.tell("opened")
 
     def settle_in(self) -> None:
         """Take the task that calls this for the session's own."""
         self._home = current_task()
+
+
+@final
+class _Half:
+    """The second half of a step: how its attempt ends."""
+
+    __slots__ = ("_run", "_step_id", "_typed")
+
+    def __init__(self, run: Run, step_id: str, typed: TypedValue | None) -> None:
+        self._run = run
+        self._step_id = step_id
+        self._typed = typed
+
+    async def succeed(self, value: Any) -> Any:
+        return await self._run.succeed_step(self._step_id, value, self._typed)
+
+    async def fail(self, error: BaseException) -> None:
+        await self._run.fail_step(self._step_id, error)
+
+    def let_go(self) -> None:
+        self._run.drop_step(self._step_id)
 
 
 def _after_the_call(refused: ValueRefusedError, run_id: str) -> ValueRefusedError:

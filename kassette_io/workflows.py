@@ -44,9 +44,11 @@ from kassette.errors import naming_run
 from kassette.naming import check_event_name, check_label
 from kassette.values import encode_value
 from kassette_io import _clock, lifecycle
+from kassette_io.calling import CURRENT
 from kassette_io.context import Context
 from kassette_io.declaring import check_function, full_name
 from kassette_io.loops.waiting import is_stray_cancellation, times_cancelled
+from kassette_io.observing import Observer, checked
 from kassette_io.results import Failed, RunResult, Success, Suspended
 from kassette_io.run import Run
 from kassette_io.settling import cut_short, mistake_in, settles, without_suspension
@@ -89,6 +91,7 @@ class Workflow(Generic[InT, OutT]):
         on_finish: OnFinish | None = None,
         on_error: OnError | None = None,
         events: Mapping[str, Any] | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
         check_function(fn)
         self._takes_input, self._input_type, self._input_default = _input_of(fn)
@@ -98,6 +101,7 @@ class Workflow(Generic[InT, OutT]):
         self._storage = as_session_storage(storage)
         self._on_finish = on_finish
         self._on_error = on_error
+        self.observers = checked(observers)
         self.events: Mapping[str, Any] = dict(events or {})
         self._events = {name: typed_value(each) for name, each in self.events.items()}
         self._refused: OrderedDict[tuple[str, str], tuple[datetime, object]] = OrderedDict()
@@ -134,6 +138,7 @@ class Workflow(Generic[InT, OutT]):
             self._storage,
             run_id,
             lifecycle.start_command(metadata, self._version(version), self.name),
+            self.observers,
             revise=partial(self._revised, input),
         )
         return await self._drive(run)
@@ -195,7 +200,7 @@ class Workflow(Generic[InT, OutT]):
             command = lifecycle.resume_command(
                 event_name, value, self._version(version), given_at, self.name
             )
-            run = await lifecycle.open_session(self._storage, run_id, command)
+            run = await lifecycle.open_session(self._storage, run_id, command, self.observers)
         except WriteContentionError:
             self._remember_refused(run_id, event_name, value, given_at or _clock.now())
             raise
@@ -237,6 +242,7 @@ class Workflow(Generic[InT, OutT]):
             from_offset,
             from_step_id,
             self._version(version),
+            self.observers,
             self.name,
         )
         return await self._drive(run)
@@ -261,6 +267,8 @@ class Workflow(Generic[InT, OutT]):
         context = Context(run, self._input(run), self._event_type)
         before = times_cancelled()
         run.enter_function()
+        around = CURRENT.get()
+        CURRENT.set(context)
         try:
             running = self.fn(context, context.input) if self._takes_input else self.fn(context)
             if not inspect.isawaitable(running):
@@ -271,7 +279,9 @@ class Workflow(Generic[InT, OutT]):
                 )
             result = await running
         except BaseException as error:
+            CURRENT.set(around)
             return await self._after(run, error, before)
+        CURRENT.set(around)
         if run.lost_to is not None:
             raise run.lost_to
         if run.waiting_for is not None:
@@ -333,6 +343,7 @@ def workflow(
     on_finish: OnFinish | None = None,
     on_error: OnError | None = None,
     events: Mapping[str, Any] | None = None,
+    observers: Sequence[Observer] = (),
 ) -> Workflow[InT, OutT]: ...
 
 
@@ -346,6 +357,7 @@ def workflow(
     on_finish: OnFinish | None = None,
     on_error: OnError | None = None,
     events: Mapping[str, Any] | None = None,
+    observers: Sequence[Observer] = (),
 ) -> Workflow[None, OutT]: ...
 
 
@@ -358,6 +370,7 @@ def workflow(
     on_finish: OnFinish | None = None,
     on_error: OnError | None = None,
     events: Mapping[str, Any] | None = None,
+    observers: Sequence[Observer] = (),
 ) -> _Decorator: ...
 
 
@@ -370,6 +383,7 @@ def workflow(
     on_finish: OnFinish | None = None,
     on_error: OnError | None = None,
     events: Mapping[str, Any] | None = None,
+    observers: Sequence[Observer] = (),
 ) -> Any:
     """Make an async function durable; use it as a decorator or as a function.
 
@@ -379,7 +393,8 @@ def workflow(
     refused it; without one it is the function's module and name, of which the last part counts.
     ``version`` names the shape of the workflow (see the versioning rules). ``events``
     maps event names to payload types or codecs, by which payloads are checked when they are
-    delivered; an entry for ``approval`` covers ``approval:<item>`` too. ``on_error`` and
+    delivered; an entry for ``approval`` covers ``approval:<item>`` too. ``observers`` are told what
+    happens in every session. ``on_error`` and
     ``on_finish`` are for logging and metrics: sync or async, called once a result is settled, and
     harmless when they raise.
 
@@ -392,6 +407,7 @@ def workflow(
         "on_finish": on_finish,
         "on_error": on_error,
         "events": events,
+        "observers": observers,
     }
     if fn is None:
         return cast("_Decorator", partial(Workflow[Any, Any], **settings))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any, Protocol, TypeAlias, cast, final
 
 from kassette import BranchPath, Retry, UsageError, format_timestamp
@@ -19,9 +20,12 @@ from kassette.naming import full_step_name
 from kassette.timestamps import Timeout, after
 from kassette.values import encode_value
 from kassette_io._values.annotations import annotation
+from kassette_io.attempts import Attempt, Recorded
+from kassette_io.calling import CURRENT
 from kassette_io.context import Context
 from kassette_io.declaring import full_name
 from kassette_io.storages.protocol import Storage
+from kassette_io.streaming import Stream
 from kassette_io.workflows import Workflow, workflow
 
 WorkflowOrFunction: TypeAlias = Workflow[Any, Any] | Callable[..., Awaitable[Any]]
@@ -84,7 +88,9 @@ def watched(
         raise UsageError(f"{given!r} is neither a workflow nor the function of one")
 
     async def watched_fn(ctx: Context, *rest: Any) -> Any:
-        return await fn(WatchedContext(ctx, observer, (), {}), *rest)
+        watched = WatchedContext(ctx, observer, (), {})
+        CURRENT.set(watched)
+        return await fn(watched, *rest)
 
     signature = inspect.signature(fn)
     disguised = cast("Any", watched_fn)
@@ -133,6 +139,22 @@ class WatchedContext:
             retry = retry.replace(max_delay=0.0)
         return await self._inner.step(name, fn, *args, retry=retry, **how)
 
+    async def begin(self, name: str, **how: Any) -> Recorded | Attempt:
+        """See ``Context.begin``; the work is said to be done as soon as it may begin."""
+        step = self._ask(name, ()) if isinstance(cast("object", name), str) else None
+        begun = await self._inner.begin(name, **how)
+        if step is not None and isinstance(begun, Attempt):
+            try:
+                await self._observer.call(step, _nothing, ())
+            except BaseException:
+                await begun.fail()
+                raise
+        return begun
+
+    def stream(self, name: str, source: Callable[..., Any], *args: Any, **how: Any) -> Stream:
+        """See ``Context.stream``."""
+        return self._inner.stream(name, source, *args, **how, begin=partial(self.begin, name))
+
     async def suspend(
         self, event_name: str, *, timeout: Timeout | None = None, reason: str | None = None
     ) -> Any:
@@ -145,7 +167,8 @@ class WatchedContext:
             wake = after(self._observer.now(), seconds)
         name = f"delay:{round(seconds * 1000)}ms"
         step = self._ask(name, (), is_sleep=True)
-        await self._inner.step(name, self._observed(step, format_timestamp), wake)
+        fn = self._observed(step, format_timestamp)
+        await self._inner.step(name, fn, wake, interchangeable=True)
 
     async def parallel(self, branches: Mapping[str, Callable[..., Awaitable[Any]]]) -> Any:
         """See ``Context.parallel``."""
@@ -158,9 +181,15 @@ class WatchedContext:
     ) -> Callable[[Context], Awaitable[Any]]:
         async def branch(inner: Context) -> Any:
             path = (*self._path, key)
-            return await fn(WatchedContext(inner, self._observer, path, self._counts))
+            watched = WatchedContext(inner, self._observer, path, self._counts)
+            CURRENT.set(watched)
+            return await fn(watched)
 
         return branch
+
+    def is_misplaced(self, other: Context) -> bool:
+        """See ``Context.is_misplaced``."""
+        return self._inner.is_misplaced(other)
 
     def _ask(self, name: str, args: tuple[Any, ...], *, is_sleep: bool = False) -> AskedStep:
         full = full_step_name(self._path, name)
@@ -176,6 +205,10 @@ class WatchedContext:
 
         observed.__annotations__ = {"return": annotation(fn, "return")}
         return observed
+
+
+def _nothing() -> None:
+    """Stand for work that is not a function to call."""
 
 
 def _as_json(args: tuple[Any, ...]) -> bytes | None:

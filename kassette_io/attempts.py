@@ -1,0 +1,135 @@
+"""A step in two halves, for work that is no function to call: begun here, ended by its owner.
+
+Rules:
+- An attempt that ends in any other way than by ``succeed`` has failed: nothing is recorded, and the
+  step may be tried again.
+- What happens between the halves is inside of the step: a replay does not do it, so no other step
+  may be taken there.
+- The work runs in its owner's task, and is cancelled with it. Only a step's function is held when a
+  sibling suspends.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol, Self, final
+
+from kassette import UsageError
+
+
+class Recorded(NamedTuple):
+    """The result of a step that the journal has."""
+
+    result: Any
+
+
+class _Step(Protocol):
+    """What an attempt needs of the session that it belongs to."""
+
+    async def succeed(self, value: Any) -> Any:
+        """Record ``value`` and return what the journal holds."""
+        ...
+
+    async def fail(self, error: BaseException) -> None:
+        """Take note that the step has no result."""
+        ...
+
+    def let_go(self) -> None:
+        """Do as ``fail``, without waiting."""
+        ...
+
+
+@final
+class Attempt:
+    """A step that has begun and is not on record. Made by ``Context.begin``.
+
+    Use it as ``async with attempt:`` around the work, and end it with ``succeed``.
+    """
+
+    def __init__(
+        self, run_id: str, step_id: str, step: _Step, enter: Callable[[], Callable[[], None]]
+    ) -> None:
+        self.run_id = run_id
+        self.step_id = step_id
+        self._step = step
+        self._enter = enter
+        self._leave: Callable[[], None] | None = None
+        self._settled = False
+
+    def __repr__(self) -> str:
+        return f"<Attempt of step {self.step_id!r}, {'ended' if self._settled else 'open'}>"
+
+    async def succeed(self, value: Any) -> Any:
+        """Record ``value`` as the step's result, and return it as the journal holds it.
+
+        Raises UsageError for an attempt that has ended, ValueRefusedError for what cannot be kept
+        as it is, and StorageError or FencedError if it could not be written. It has failed then.
+        """
+        if self._settled:
+            raise UsageError(
+                f"the attempt of step {self.step_id!r} has ended; begin the step again",
+                run_id=self.run_id,
+            )
+        if self._leave is None:
+            raise UsageError(
+                f"the attempt of step {self.step_id!r} has not been entered; do the work, and end "
+                "it, inside of `async with`",
+                run_id=self.run_id,
+            )
+        self._settled = True
+        return await self._step.succeed(value)
+
+    async def fail(self, error: BaseException | None = None) -> None:
+        """End the step without a result; it may be tried again. Does nothing after its end."""
+        if self._settled:
+            return
+        self._settled = True
+        if self._leave is None:
+            self._step.let_go()
+        else:
+            await self._step.fail(error or _Unfinished())
+
+    def drop(self) -> None:
+        """Let go of a step that nobody works on, and warn of it."""
+        if self._settled:
+            return
+        self._settled = True
+        self._step.let_go()
+        warnings.warn(
+            f"the attempt of step {self.step_id!r} was begun and forgotten; use `async with` "
+            "around the work",
+            ResourceWarning,
+            source=self,
+            stacklevel=2,
+        )
+
+    async def __aenter__(self) -> Self:
+        if self._settled or self._leave is not None:
+            raise UsageError(
+                f"the attempt of step {self.step_id!r} was entered before", run_id=self.run_id
+            )
+        self._leave = self._enter()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._leave is not None:
+            self._leave()
+        await self.fail(exc)
+
+    def __del__(self) -> None:
+        self.drop()
+
+
+class _Unfinished(Exception):
+    """The block of an attempt was left without a result."""
+
+
+Begin = Callable[..., Awaitable[Recorded | Attempt]]
+"""Begins a step of one name."""
