@@ -105,7 +105,7 @@ def asked(directory: Path, status: list[str] | None) -> Namespace:
 
 
 def piped(directory: Path, *, runs: int) -> Perform:
-    from kassette_cli.verbs import load
+    from kassette_cli.table import load
     from kassette_io import LocalStorage
 
     write_runs(directory, runs)
@@ -135,7 +135,7 @@ def show(directory: Path) -> Screen:
     from rich.console import Console
 
     from kassette_cli.output import terminal
-    from kassette_cli.verbs import load
+    from kassette_cli.table import load
     from kassette_io import LocalStorage
 
     screen = Screen()
@@ -148,7 +148,7 @@ def show(directory: Path) -> Screen:
         emoji=False,
         highlight=False,
     )
-    answer = terminal.answer(load("list"), asked(directory, None), LocalStorage(directory), console)
+    answer = load("list").shown(asked(directory, None), LocalStorage(directory), console)
     terminal.show(console, answer)
     return screen
 

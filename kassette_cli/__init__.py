@@ -2,20 +2,14 @@
 
 A map for newcomers:
 
-- ``main``       where it begins and ends: dispatch, error lines, exit codes
-- ``arguments``  the command line, in the words of ``manual``
-- ``completion`` what shells complete it with
-- ``verbs``      storage in, values out
-- ``streams``    journals entry by entry, and journals that still grow
-- ``summaries``  runs in brief, from the ends of their journals
-- ``timeline``, ``forkpoints``, ``difference``  what is told from entries, as values
-- ``piped``      the verbs as they go into a pipe
-- ``plain``      values as JSON lines, the contract that programs read
-- ``escaping``, ``pasting``, ``units``  text that is safe to show, commands, durations and sizes
+- ``main``        where it begins and ends: dispatch, error lines, exit codes
+- ``parser``      the command line; ``misuse`` is what it can be beside a command
+- ``table``       which verbs there are
+- ``verbs``       a file for each verb, and everything about that verb in it
+- ``storage``     the storage that is looked into, and how verbs ask it
+- ``journals``    journals entry by entry, and journals that still grow
+- ``output``      how answers look, in a pipe and on a terminal
+- ``interrupts``  Ctrl-C, also where Python does not feel it
 
-On a terminal only, and only then imported:
-
-- ``terminal``   the verbs as they go there, and the progress of what takes longer than a moment
-- ``evidence``   what is shown there beyond the contract
-- ``pretty``, ``views``, ``listing``  values as people read them
+What journals tell is not computed here but in ``kassette.evidence``.
 """

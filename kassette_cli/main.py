@@ -51,8 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _answer(argv: Sequence[str] | None, writing: Event) -> None:
-    from kassette_cli.parser import HelpWanted, parse_arguments
-    from kassette_cli.verbs import load
+    from kassette_cli.misuse import HelpWanted
+    from kassette_cli.parser import parse_arguments
+    from kassette_cli.table import load
 
     if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison] - it was closed by `>&-`
         raise _OutputError("it is closed")
@@ -79,7 +80,7 @@ def _answer(argv: Sequence[str] | None, writing: Event) -> None:
         _print(write, verb.lines(arguments, storage, sys.stdout.fileno()))
     else:
         console = terminal.make_console()
-        shown = terminal.answer(verb, arguments, storage, console)
+        shown = verb.shown(arguments, storage, console)
         _print(lambda each: terminal.show(console, each), shown)
 
 
@@ -139,7 +140,7 @@ def _write_at_once(lines: Iterable[bytes]) -> None:
 def _explain(error: BaseException) -> tuple[int, str | None]:
     """Return the exit code for ``error`` and what to say about it, if anything."""
     from kassette import KassetteError
-    from kassette_cli.parser import Misuse
+    from kassette_cli.misuse import Misuse
 
     match error:
         case Misuse():

@@ -11,7 +11,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from kassette_cli.verbs import Verb, load_all, names
+from kassette_cli.misuse import HelpWanted, Misuse
+from kassette_cli.table import Verb, load_all, names
 
 _COUNT_DIGITS = 18
 
@@ -57,14 +58,6 @@ examples:
   kassette --storage file:.kassette fork run-abc --from-step 'llm#3'
   kassette --storage file:.kassette diff run-abc run-def
 """
-
-
-class Misuse(Exception):
-    """The command line is wrong, whatever the storage holds."""
-
-
-class HelpWanted(Exception):
-    """The command line asks for the help that this holds."""
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):

@@ -50,7 +50,7 @@ def open_url(url: str, run_ids: Iterable[str] = ()) -> OpenStorage:
     Raises Misuse for a URL that means nothing and for what cannot be a run's id, UsageError for a
     directory that is none, and StorageError for one that cannot be looked at.
     """
-    from kassette_cli.parser import Misuse
+    from kassette_cli.misuse import Misuse
     from kassette_io.storages.urls import open_storage
 
     try:

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Generator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from threading import Lock, Timer
-from typing import TYPE_CHECKING, Protocol, Self, final
+from typing import Protocol, Self, final
 
 from rich.console import Console, RenderableType  # noqa: TID253 - imported on a terminal only
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn  # noqa: TID253
 from rich.status import Status  # noqa: TID253
-
-if TYPE_CHECKING:
-    from argparse import Namespace
-
-    from kassette_cli.storage import OpenStorage
-    from kassette_cli.verbs import Verb
 
 MOMENT = 0.3
 """Seconds that something may take before its progress is shown."""
@@ -40,23 +34,6 @@ def make_console() -> Console:
     if reconfigure is not None:
         reconfigure(errors="backslashreplace")
     return Console(file=sys.stdout, markup=False, emoji=False, highlight=False)
-
-
-def answer(
-    verb: Verb, arguments: Namespace, storage: OpenStorage | None, console: Console
-) -> Generator[RenderableType, None, None]:
-    """Do what the arguments ask, and yield what is to be shown."""
-    if verb.stream_view is not None:
-        yield from verb.stream_view(storage, arguments, console)
-        return
-    assert storage is not None
-    assert verb.find_to_view is not None
-    assert verb.view is not None
-    from kassette_cli.storage import perform
-
-    with nullcontext() if verb.progress is None else reading(verb.progress, console):
-        found = perform(storage, verb.find_to_view, arguments)
-    yield from verb.view(found, arguments)
 
 
 def reading(what: str, console: Console) -> AfterAMoment:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from kassette_cli.parser import RunId, verb_parser
-from kassette_cli.verbs import Verb, load_all
+from kassette_cli.table import Verb, load_all
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace

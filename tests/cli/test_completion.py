@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from kassette_cli.parser import HelpWanted, parse_arguments
-from kassette_cli.verbs import completion, load_all
+from kassette_cli.misuse import HelpWanted
+from kassette_cli.parser import parse_arguments
+from kassette_cli.table import load_all
+from kassette_cli.verbs import completion
 from kassette_cli.verbs.list import STATUSES
 
 from .journals import JOURNALS

@@ -13,9 +13,9 @@ from rich.console import Console
 
 from kassette import StorageError
 from kassette_cli import storage as asking
-from kassette_cli.output import terminal
 from kassette_cli.parser import parse_arguments
-from kassette_cli.verbs import dump, list as listing, load
+from kassette_cli.table import load
+from kassette_cli.verbs import dump, list as listing
 from kassette_io import GetObjectResult, RemoteStorage
 from tests.io.object_stores import Client, Store
 
@@ -150,9 +150,7 @@ def test_check_on_a_terminal_checks_as_well(store: Store, monkeypatch: pytest.Mo
     console = Console(file=io.StringIO())
 
     def answers() -> list[object]:
-        return list(
-            terminal.answer(load(arguments.verb), arguments, RemoteStorage(Client(store)), console)
-        )
+        return list(load(arguments.verb).shown(arguments, RemoteStorage(Client(store)), console))
 
     assert answers() == ["ok: both conditions are enforced, and a read sees the last write"]
     monkeypatch.setattr(store, "holds", lambda key, etag: True)

@@ -14,7 +14,7 @@ from .processes import run
 HEAVY = ("aioboto3", "aiofiles", "boto3", "botocore", "pydantic", "pygments", "rich", "trio")
 NEEDED = (
     *("interrupts", "main", "output", "output.escaping", "output.json_lines", "output.pieces"),
-    *("output.units", "parser", "storage", "verbs", "verbs.list"),
+    *("misuse", "output.units", "parser", "storage", "table", "verbs", "verbs.list"),
 )
 CALL = "import sys; from kassette_cli.main import main; code = main(sys.argv[1:]); "
 

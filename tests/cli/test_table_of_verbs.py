@@ -9,17 +9,18 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from kassette_cli import storage, verbs
+from kassette_cli import storage, table, verbs
 from kassette_cli.main import DONE, MISUSED, main
+from kassette_cli.misuse import HelpWanted
 from kassette_cli.output import terminal
-from kassette_cli.parser import HelpWanted, parse_arguments
+from kassette_cli.parser import parse_arguments
 from kassette_cli.verbs import completion
 
 from .processes import run
 
 ROOT = Path(__file__).parents[2]
 SNAPSHOTS = Path(__file__).parent / "snapshots"
-NAMES = [each.name for each in verbs.load_all()]
+NAMES = [each.name for each in table.load_all()]
 WITHOUT_PICTURES = {
     "fork": "says one sentence",
     "check": "says one sentence",
@@ -80,17 +81,17 @@ def help_of(*arguments: str) -> str:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_verb_has_words_of_its_own(name: str) -> None:
     """`kassette VERB --help` would be empty, or two verbs would stand in one place."""
-    verb = verbs.load(name)
+    verb = table.load(name)
     assert re.search(rf"^    {name} +\S", help_of(), re.MULTILINE)
     assert f"{verb.summary[0].upper()}{verb.summary[1:]}." in " ".join(help_of(name).split())
-    places = [each.place for each in verbs.load_all()]
+    places = [each.place for each in table.load_all()]
     assert places == sorted(set(places))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_verb_prints_a_line_for_each_object_in_a_pipe(name: str, url: str) -> None:
     """A program that reads lines of JSON would be given something else."""
-    if not verbs.load(name).needs_storage:
+    if not table.load(name).needs_storage:
         return
     outcome = run("--storage", url, name, *CALLS[name])
     assert outcome.code == 0
@@ -130,7 +131,7 @@ def test_a_new_verb_is_one_file(
     (directory / "toy.py").write_text(TOY, "utf-8")
     monkeypatch.setattr(verbs, "__path__", [*verbs.__path__, str(directory)])
 
-    assert [each.name for each in verbs.load_all()] == [*NAMES[:4], "toy", *NAMES[4:]]
+    assert [each.name for each in table.load_all()] == [*NAMES[:4], "toy", *NAMES[4:]]
     assert "toy          count the entries of a run" in help_of()
     assert "what they are called" in help_of("toy")
     for shell in completion.SHELLS:
@@ -148,6 +149,6 @@ def test_a_new_verb_is_one_file(
     arguments = parse_arguments(["--storage", url, "toy", "completed"])
     console = Console(file=io.StringIO(), width=60)
     opened = storage.open_url(url)
-    terminal.show(console, terminal.answer(verbs.load("toy"), arguments, opened, console))
+    terminal.show(console, table.load("toy").shown(arguments, opened, console))
     assert isinstance(console.file, io.StringIO)
     assert console.file.getvalue() == "4 entries\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kassette_cli.verbs import names
+from kassette_cli.table import names
 from kassette_cli.verbs.list import STATUSES
 
 ROOT = Path(__file__).parents[2]
