@@ -15,7 +15,8 @@ Where to look:
 - ``json_types``   types that are JSON: checked, never converted, no pydantic (D3.1b, D3.2)
 - ``shapes``, ``containers``  the structure of the others, unions among them
 - ``compiling``    which of them a declared type is made of
-- ``models``       pydantic's part, and the models that SDKs build (D3.3)
+- ``models``       pydantic's part
+- ``answers``      the models that SDKs build (D3.3)
 - ``sameness``     whether what was rebuilt is what was given (D3.1)
 
 A value is written as its type says, read back from these bytes, and compared. If that fails, once
@@ -36,7 +37,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast, final
 from weakref import WeakKeyDictionary
 
 from kassette import UsageError, ValueRefusedError
@@ -44,6 +45,9 @@ from kassette.values import decode_value, encode_value, json_equal
 from kassette_io._values.annotations import annotation, awaited, plainly, written
 from kassette_io._values.json_types import Changed, Check, Misfit, NotJson, anything, json_check
 from kassette_io._values.type_forms import is_codec, is_dict, is_list, spelled
+
+if TYPE_CHECKING:
+    from kassette_io._values.shapes import Reading
 
 T = TypeVar("T")
 
@@ -111,7 +115,7 @@ class TypedValue:
         plain = decode_value(raw)
         try:
             if self._check is None:
-                return self._shape.load(plain, given=False)
+                return self._shape.load(plain, _reading())
             self._check(plain)
         except Exception as error:
             found = _found(error)
@@ -152,7 +156,7 @@ class TypedValue:
             except Exception:
                 if not _is_json(value):
                     raise
-            return self._as_its_type(self._shape.load(value, given=True), what)
+            return self._as_its_type(self._shape.load(value, _reading(given=True)), what)
         except Exception as error:  # of a user's validator or serializer, or a misfit
             raise self._refusal(error, what) from _cause(error)
 
@@ -169,12 +173,12 @@ class TypedValue:
 
     def _round_trip(self, value: Any, what: str, *, fieldwise: bool) -> Kept:
         from kassette_io._values.sameness import difference
-        from kassette_io._values.shapes import Writing
+        from kassette_io._values.shapes import Reading, Writing
 
-        writing = Writing(fieldwise=fieldwise)
+        writing, reading = Writing(fieldwise=fieldwise), Reading()
         plain = self._shape.dump(value, writing)
-        again = self._shape.load(decode_value(encode_value(plain, what)), given=False)
-        found = difference(value, again, trusted=writing.trusted)
+        again = self._shape.load(decode_value(encode_value(plain, what)), reading)
+        found = difference(value, again, trusted=(writing.trusted, reading.trusted))
         if found is not None:
             raise Changed(found[1], found[0])
         return Kept(plain, again)
@@ -281,6 +285,12 @@ def _is_json(value: Any) -> bool:
     if is_list(value):
         return all(map(_is_json, value))
     return value is None or kind in (str, int, float, bool)
+
+
+def _reading(*, given: bool = False) -> Reading:
+    from kassette_io._values.shapes import Reading
+
+    return Reading(given=given)
 
 
 def _path(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 - ``annotations``, ``type_forms``  what was declared, resolved and taken apart
 - ``compiling``     a declared type becomes what writes and rebuilds its values
-- ``json_types``, ``containers``, ``shapes``, ``models``  the kinds of type that there are
+- ``json_types``, ``containers``, ``shapes``, ``models``, ``answers``  the kinds of type there are
 - ``sameness``      whether what is rebuilt equals what was given
 
 Nothing here knows a run or a journal. All of it is internal: nothing here is promised to programs.

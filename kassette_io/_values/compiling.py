@@ -117,7 +117,7 @@ class _Builder:
         codec = next(filter(is_codec, extras), None)
         if codec is not None:
             return CodecShape(codec)
-        from kassette_io._values.models import built_by_their_sdk
+        from kassette_io._values.answers import built_by_their_sdk
 
         together = built_by_their_sdk(declared, base, extras)
         if together is not None:

@@ -78,6 +78,20 @@ class Changed(Misfit):
     """A value is of the type, and would come back as another one."""
 
 
+class inside:
+    """Names the part in which a misfit is found."""
+
+    def __init__(self, step: str) -> None:
+        self._step = step
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, Misfit):
+            error.inside(self._step)
+
+
 class NotJson(Exception):
     """The type is not JSON's own."""
 

@@ -32,19 +32,23 @@ _BY_VALUE: Final = frozenset({str, int, bool, type(None), bytes, bytearray, time
 
 
 def difference(
-    given: Any, rebuilt: Any, *, trusted: Collection[int] = (), loosely: bool = False
+    given: Any,
+    rebuilt: Any,
+    *,
+    trusted: tuple[Collection[int], Collection[int]] = ((), ()),
+    loosely: bool = False,
 ) -> tuple[str, str] | None:
     """Return where the two differ and how; None if they are the same.
 
-    ``trusted`` holds the ids of values that a codec answers for. ``loosely`` takes equal numbers
-    for the same, as the comparison of inputs does (D3.5).
+    ``trusted`` holds the ids of given and of rebuilt values that codecs answer for. ``loosely``
+    takes equal numbers for the same, as the comparison of inputs does (D3.5).
     """
     return _Comparison(trusted, loosely).of(given, rebuilt, "")
 
 
 class _Comparison:
-    def __init__(self, trusted: Collection[int], loosely: bool) -> None:
-        self._trusted = trusted
+    def __init__(self, trusted: tuple[Collection[int], Collection[int]], loosely: bool) -> None:
+        self._written, self._read = trusted
         self._loosely = loosely
 
     def of(self, given: Any, rebuilt: Any, path: str) -> tuple[str, str] | None:
@@ -57,7 +61,7 @@ class _Comparison:
             return path, f"is {described(given)}, and would come back as {described(rebuilt)}"
         if kind in _BY_VALUE:
             return _unless(given == rebuilt, given, path)
-        if id(given) in self._trusted:
+        if id(given) in self._written and id(rebuilt) in self._read:
             return None
         if kind is float:
             return _unless(_same_float(given, rebuilt), given, path)
