@@ -37,14 +37,22 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, final
 from weakref import WeakKeyDictionary
 
 from kassette import UsageError, ValueRefusedError
 from kassette.values import decode_value, encode_value, json_equal
 from kassette_io._values.annotations import annotation, awaited, plainly, written
-from kassette_io._values.json_types import Changed, Check, Misfit, NotJson, anything, json_check
-from kassette_io._values.type_forms import is_codec, is_dict, is_list, spelled
+from kassette_io._values.json_types import (
+    Changed,
+    Check,
+    Misfit,
+    NotJson,
+    anything,
+    is_json,
+    json_check,
+)
+from kassette_io._values.type_forms import is_codec, spelled
 
 if TYPE_CHECKING:
     from kassette_io._values.shapes import Reading
@@ -154,7 +162,7 @@ class TypedValue:
             except Changed:
                 raise
             except Exception:
-                if not _is_json(value):
+                if not is_json(value):
                     raise
             return self._as_its_type(self._shape.load(value, _reading(given=True)), what)
         except Exception as error:  # of a user's validator or serializer, or a misfit
@@ -275,16 +283,6 @@ def _compiled(declared: Any) -> TypedValue | None:
 def _remembered(declared: Any, spelling: str) -> TypedValue | None:
     """Remember a compiled type. Bounded: types may be made while a program runs."""
     return _compiled(declared)
-
-
-def _is_json(value: Any) -> bool:
-    """Tell whether ``value`` is made of JSON's own types, and nothing like them."""
-    kind = cast("Any", type(value))
-    if is_dict(value):
-        return all(type(key) is str and _is_json(each) for key, each in value.items())
-    if is_list(value):
-        return all(map(_is_json, value))
-    return value is None or kind in (str, int, float, bool)
 
 
 def _reading(*, given: bool = False) -> Reading:

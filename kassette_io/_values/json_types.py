@@ -188,6 +188,16 @@ class _Builder:
         return _constrained(self.check(base), declared)
 
 
+def is_json(value: Any) -> bool:
+    """Tell whether ``value`` is made of JSON's own types, and nothing like them."""
+    kind = cast("Any", type(value))
+    if is_dict(value):
+        return all(type(key) is str and is_json(each) for key, each in value.items())
+    if is_list(value):
+        return all(map(is_json, value))
+    return value is None or kind in (str, int, float, bool)
+
+
 # --- checks -------------------------------------------------------------------------------
 
 

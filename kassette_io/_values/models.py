@@ -28,7 +28,7 @@ from pydantic import (  # noqa: TID253 - this module is loaded once a type needs
 from pydantic.fields import FieldInfo  # noqa: TID253 - as above
 
 from kassette.values import rewrite_value
-from kassette_io._values.answers import Built
+from kassette_io._values.answers import Built, holds_answers
 from kassette_io._values.compiling import shape_of
 from kassette_io._values.json_types import Misfit, inside, refuse
 from kassette_io._values.sameness import builds_itself, is_received
@@ -118,7 +118,9 @@ class Model(Leaf):
 
     def load(self, plain: Any, reading: Reading) -> Any:
         try:
-            return self._validated(rewrite_value(plain))
+            return self._with_answers(self._validated(rewrite_value(plain)), plain, reading)
+        except Misfit:
+            raise
         except ValidationError as error:
             refusal: Exception = error
             if self._may_be_read_fieldwise(error):
@@ -129,6 +131,19 @@ class Model(Leaf):
         except Exception as error:
             refusal = error
         raise Misfit(f"is refused: {said(refusal)}") from refusal
+
+    def _with_answers(self, value: Any, plain: Any, reading: Reading) -> Any:
+        """Build the answers of SDKs in it as their SDK does, which validation does not."""
+        if not self._has_special_parts():
+            return value
+        for name, shape in self._fields().items():
+            if name in value.__dict__ and holds_answers(shape):
+                key = _key(name, self.cls.model_fields[name])
+                part = plain if self._is_root else plain.get(key)
+                if part is not None:
+                    with inside(f".{name}"):
+                        value.__dict__[name] = shape.load(part, reading)
+        return value
 
     def _fields(self) -> dict[str, Shape]:
         if self._shapes is None:
