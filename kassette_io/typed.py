@@ -18,11 +18,12 @@ Where to look:
 - ``models``       pydantic's part
 - ``answers``      the models that SDKs build (D3.3)
 - ``sameness``     whether what was rebuilt is what was given (D3.1)
+- ``given``        JSON in the place of a typed value, new and delivered again (D3.1, D3.5)
 
 A value is written as its type says, read back from these bytes, and compared. If that fails, once
 more with models written field by field. If that fails and the value is JSON, it is taken for the
-journal's form of the type, as a webhook's body is, and read; what that gives is written as above.
-Or it is refused, before anything is written.
+journal's form of the type, as a webhook's body is, and read; what that gives is written as above,
+and has to be the JSON that was given (``given``). Or it is refused, before anything is written.
 
 What it costs: of a type that is JSON's own, a look at each part that the type names, and nothing
 for ``Any``. Of any other type, one writing, one reading and one comparison in Python for each new
@@ -120,7 +121,9 @@ class TypedValue:
 
         Raises ValueRefusedError, naming ``what`` and the path, if it is not of the declared type.
         """
-        plain = decode_value(raw)
+        return self._rebuilt(decode_value(raw), what)
+
+    def _rebuilt(self, plain: Any, what: str) -> Any:
         try:
             if self._check is None:
                 return self._shape.load(plain, _reading())
@@ -139,14 +142,16 @@ class TypedValue:
 
         Raises ValueRefusedError if one of them is not of the declared type.
         """
-        kept = self.keep(given, what)
-        if json_equal(decode_value(recorded), given if kept is None else kept.plain):
-            return True
+        kept, plain = self.keep(given, what), decode_value(recorded)
         if kept is None:
-            return False
+            return json_equal(plain, given)
+        from kassette_io._values.given import made_alike
         from kassette_io._values.sameness import difference
 
-        return difference(kept.value, self.rebuild(recorded, what), loosely=True) is None
+        plain = made_alike(given, kept.plain, kept.value, plain)
+        if json_equal(plain, kept.plain):
+            return True
+        return difference(kept.value, self._rebuilt(plain, what), loosely=True) is None
 
     @property
     def name(self) -> str:
@@ -164,9 +169,17 @@ class TypedValue:
             except Exception:
                 if not is_json(value):
                     raise
-            return self._as_its_type(self._shape.load(value, _reading(given=True)), what)
+            return self._as_journaled(value, what)
         except Exception as error:  # of a user's validator or serializer, or a misfit
             raise self._refusal(error, what) from _cause(error)
+
+    def _as_journaled(self, plain: Any, what: str) -> Kept:
+        """Take ``plain`` for the journal's form of the type."""
+        from kassette_io._values.given import check_read
+
+        kept = self._as_its_type(self._shape.load(plain, _reading(given=True)), what)
+        check_read(plain, kept.plain, kept.value)
+        return kept
 
     def _as_its_type(self, value: Any, what: str) -> Kept:
         try:

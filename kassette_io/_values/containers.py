@@ -82,14 +82,26 @@ class TupleShape(Shape):
 
 
 class NamedTupleShape(TupleShape):
-    """A named tuple, written as a list."""
+    """A named tuple, written as a list. One that is shorter was written before it had defaults."""
 
-    def __init__(self, cls: Any, parts: Sequence[Shape]) -> None:
-        super().__init__(parts, any_length=False)
+    def __init__(self, cls: Any) -> None:
+        super().__init__((), any_length=False)
         self.cls = cls
+        self._names: tuple[str, ...] = cls._fields
+        self._defaults: dict[str, Any] = cls._field_defaults
         self._make: Callable[[Any], Any] = cls._make
 
+    def fill(self, parts: Sequence[Shape]) -> None:
+        """Name the fields, once they are known: a class may contain itself."""
+        self.parts = parts
+
     def load(self, plain: Any, reading: Reading) -> Any:
+        if is_list(plain):
+            left = self._names[len(plain) :]
+            if left and self._defaults.keys() >= {*left}:
+                shapes = zip(plain, self.parts, strict=False)
+                done = _each([*shapes], lambda pair: pair[1].load(pair[0], reading))
+                return self._make([*done, *(self._defaults[each] for each in left)])
         return self._make(super().load(plain, reading))
 
 

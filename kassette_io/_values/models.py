@@ -13,6 +13,7 @@ Rules:
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Sequence
 from datetime import datetime, time, timezone
@@ -55,8 +56,12 @@ class Leaf(Shape):
         self._adapter: TypeAdapter[Any] = TypeAdapter(declared)
         self._is_received = isinstance(declared, type) and is_received(declared)
         self.cls = declared if isinstance(declared, type) else None
+        package = self.cls.__module__.partition(".")[0] if self.cls else ""
+        self._is_standard = package in sys.stdlib_module_names and package != "builtins"
 
     def dump(self, value: Any, writing: Writing) -> Any:
+        if type(value) is str and self._is_standard:  # pydantic writes text as a path, for one
+            refuse(value, spelled(self.cls))
         return asked(
             lambda: self._adapter.dump_python(
                 value,

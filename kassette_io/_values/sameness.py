@@ -268,7 +268,7 @@ def _may_be_json(given: Any, rebuilt: Any, *, anything: bool) -> bool:
     """Tell whether ``rebuilt`` may be the JSON of ``given``, a part that an SDK's parser made."""
     if type(rebuilt) not in (dict, list, str, int, float, bool, type(None)):
         return False
-    return anything or is_dataclass(given) or hasattr(given, "__pydantic_fields__")
+    return anything or is_dataclass(given) or hasattr(given, "__pydantic_fields_set__")
 
 
 def has_equality(kind: Any) -> bool:
