@@ -15,13 +15,15 @@ Where to look:
 - ``json_types``   types that are JSON: checked, never converted, no pydantic (D3.1b, D3.2)
 - ``shapes``, ``containers``  the structure of the others, unions among them
 - ``compiling``    which of them a declared type is made of
-- ``models``       pydantic's part, and the models that SDKs build (D3.3)
+- ``models``       pydantic's part
+- ``answers``      the models that SDKs build (D3.3)
 - ``sameness``     whether what was rebuilt is what was given (D3.1)
+- ``given``        JSON in the place of a typed value, new and delivered again (D3.1, D3.5)
 
 A value is written as its type says, read back from these bytes, and compared. If that fails, once
 more with models written field by field. If that fails and the value is JSON, it is taken for the
-journal's form of the type, as a webhook's body is, and read; what that gives is written as above.
-Or it is refused, before anything is written.
+journal's form of the type, as a webhook's body is, and read; what that gives is written as above,
+and has to be the JSON that was given (``given``). Or it is refused, before anything is written.
 
 What it costs: of a type that is JSON's own, a look at each part that the type names, and nothing
 for ``Any``. Of any other type, one writing, one reading and one comparison in Python for each new
@@ -36,14 +38,25 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, final
 from weakref import WeakKeyDictionary
 
 from kassette import UsageError, ValueRefusedError
 from kassette.values import decode_value, encode_value, json_equal
 from kassette_io._values.annotations import annotation, awaited, plainly, written
-from kassette_io._values.json_types import Changed, Check, Misfit, NotJson, anything, json_check
-from kassette_io._values.type_forms import is_codec, is_dict, is_list, spelled
+from kassette_io._values.json_types import (
+    Changed,
+    Check,
+    Misfit,
+    NotJson,
+    anything,
+    is_json,
+    json_check,
+)
+from kassette_io._values.type_forms import is_codec, spelled
+
+if TYPE_CHECKING:
+    from kassette_io._values.shapes import Reading
 
 T = TypeVar("T")
 
@@ -108,10 +121,12 @@ class TypedValue:
 
         Raises ValueRefusedError, naming ``what`` and the path, if it is not of the declared type.
         """
-        plain = decode_value(raw)
+        return self._rebuilt(decode_value(raw), what)
+
+    def _rebuilt(self, plain: Any, what: str) -> Any:
         try:
             if self._check is None:
-                return self._shape.load(plain, given=False)
+                return self._shape.load(plain, _reading())
             self._check(plain)
         except Exception as error:
             found = _found(error)
@@ -127,14 +142,16 @@ class TypedValue:
 
         Raises ValueRefusedError if one of them is not of the declared type.
         """
-        kept = self.keep(given, what)
-        if json_equal(decode_value(recorded), given if kept is None else kept.plain):
-            return True
+        kept, plain = self.keep(given, what), decode_value(recorded)
         if kept is None:
-            return False
+            return json_equal(plain, given)
+        from kassette_io._values.given import made_alike
         from kassette_io._values.sameness import difference
 
-        return difference(kept.value, self.rebuild(recorded, what), loosely=True) is None
+        plain = made_alike(given, kept.plain, kept.value, plain)
+        if json_equal(plain, kept.plain):
+            return True
+        return difference(kept.value, self._rebuilt(plain, what), loosely=True) is None
 
     @property
     def name(self) -> str:
@@ -150,11 +167,19 @@ class TypedValue:
             except Changed:
                 raise
             except Exception:
-                if not _is_json(value):
+                if not is_json(value):
                     raise
-            return self._as_its_type(self._shape.load(value, given=True), what)
+            return self._as_journaled(value, what)
         except Exception as error:  # of a user's validator or serializer, or a misfit
             raise self._refusal(error, what) from _cause(error)
+
+    def _as_journaled(self, plain: Any, what: str) -> Kept:
+        """Take ``plain`` for the journal's form of the type."""
+        from kassette_io._values.given import check_read
+
+        kept = self._as_its_type(self._shape.load(plain, _reading(given=True)), what)
+        check_read(plain, kept.plain, kept.value)
+        return kept
 
     def _as_its_type(self, value: Any, what: str) -> Kept:
         try:
@@ -169,12 +194,12 @@ class TypedValue:
 
     def _round_trip(self, value: Any, what: str, *, fieldwise: bool) -> Kept:
         from kassette_io._values.sameness import difference
-        from kassette_io._values.shapes import Writing
+        from kassette_io._values.shapes import Reading, Writing
 
-        writing = Writing(fieldwise=fieldwise)
+        writing, reading = Writing(fieldwise=fieldwise), Reading()
         plain = self._shape.dump(value, writing)
-        again = self._shape.load(decode_value(encode_value(plain, what)), given=False)
-        found = difference(value, again, trusted=writing.trusted)
+        again = self._shape.load(decode_value(encode_value(plain, what)), reading)
+        found = difference(value, again, trusted=(writing.trusted, reading.trusted))
         if found is not None:
             raise Changed(found[1], found[0])
         return Kept(plain, again)
@@ -273,14 +298,10 @@ def _remembered(declared: Any, spelling: str) -> TypedValue | None:
     return _compiled(declared)
 
 
-def _is_json(value: Any) -> bool:
-    """Tell whether ``value`` is made of JSON's own types, and nothing like them."""
-    kind = cast("Any", type(value))
-    if is_dict(value):
-        return all(type(key) is str and _is_json(each) for key, each in value.items())
-    if is_list(value):
-        return all(map(_is_json, value))
-    return value is None or kind in (str, int, float, bool)
+def _reading(*, given: bool = False) -> Reading:
+    from kassette_io._values.shapes import Reading
+
+    return Reading(given=given)
 
 
 def _path(error: Exception) -> str:

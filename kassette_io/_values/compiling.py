@@ -117,7 +117,7 @@ class _Builder:
         codec = next(filter(is_codec, extras), None)
         if codec is not None:
             return CodecShape(codec)
-        from kassette_io._values.models import built_by_their_sdk
+        from kassette_io._values.answers import built_by_their_sdk
 
         together = built_by_their_sdk(declared, base, extras)
         if together is not None:
@@ -167,9 +167,17 @@ class _Builder:
         if hasattr(cls, "__dataclass_fields__") and not hasattr(cls, "__pydantic_validator__"):
             return self._dataclass(declared, cls, parameters)
         if tuple in cls.__mro__ and hasattr(cls, "_fields"):
-            hints = _hints(cls, parameters)
-            return NamedTupleShape(cls, [self.shape(hints.get(e, Any)) for e in cls._fields])
+            return self._named_tuple(declared, cls, parameters)
         return _leaf(declared)
+
+    def _named_tuple(self, declared: Any, cls: Any, parameters: Mapping[Any, Any]) -> Shape:
+        key = id(cls), repr(declared)
+        if key in self._begun:
+            return self._begun[key]
+        self._begun[key] = shape = NamedTupleShape(cls)
+        hints = _hints(cls, parameters)
+        shape.fill([self.shape(hints.get(each, Any)) for each in cls._fields])
+        return shape
 
     def _dataclass(self, declared: Any, cls: Any, parameters: Mapping[Any, Any]) -> Shape:
         key = id(cls), repr(declared)

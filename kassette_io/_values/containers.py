@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from kassette.values import encode_value
 from kassette_io._values.json_types import Keys, Misfit, refuse
-from kassette_io._values.shapes import Shape, Writing, asked
+from kassette_io._values.shapes import Reading, Shape, Writing, asked
 from kassette_io._values.type_forms import is_dict, is_list, spelled
 
 
@@ -30,10 +30,10 @@ class ListShape(Shape):
             refuse(value, "a list")
         return _each(value, lambda each: self.parts[0].dump(each, writing))
 
-    def load(self, plain: Any, given: bool) -> Any:
+    def load(self, plain: Any, reading: Reading) -> Any:
         if not is_list(plain):
             refuse(plain, "a list")
-        return _each(plain, lambda each: self.parts[0].load(each, given))
+        return _each(plain, lambda each: self.parts[0].load(each, reading))
 
 
 class SetShape(Shape):
@@ -48,10 +48,10 @@ class SetShape(Shape):
             refuse(value, f"a {spelled(self.cls)}")
         return _each([*value], lambda each: self.parts[0].dump(each, writing))
 
-    def load(self, plain: Any, given: bool) -> Any:
+    def load(self, plain: Any, reading: Reading) -> Any:
         if not is_list(plain):
             refuse(plain, "a list")
-        return self._make(_each(plain, lambda each: self.parts[0].load(each, given)))
+        return self._make(_each(plain, lambda each: self.parts[0].load(each, reading)))
 
 
 class TupleShape(Shape):
@@ -75,22 +75,34 @@ class TupleShape(Shape):
             refuse(value, f"a {spelled(self.cls)}")
         return _each(self._pairs(value), lambda pair: pair[1].dump(pair[0], writing))
 
-    def load(self, plain: Any, given: bool) -> Any:
+    def load(self, plain: Any, reading: Reading) -> Any:
         if not is_list(plain):
             refuse(plain, "a list")
-        return tuple(_each(self._pairs(plain), lambda pair: pair[1].load(pair[0], given)))
+        return tuple(_each(self._pairs(plain), lambda pair: pair[1].load(pair[0], reading)))
 
 
 class NamedTupleShape(TupleShape):
-    """A named tuple, written as a list."""
+    """A named tuple, written as a list. One that is shorter was written before it had defaults."""
 
-    def __init__(self, cls: Any, parts: Sequence[Shape]) -> None:
-        super().__init__(parts, any_length=False)
+    def __init__(self, cls: Any) -> None:
+        super().__init__((), any_length=False)
         self.cls = cls
+        self._names: tuple[str, ...] = cls._fields
+        self._defaults: dict[str, Any] = cls._field_defaults
         self._make: Callable[[Any], Any] = cls._make
 
-    def load(self, plain: Any, given: bool) -> Any:
-        return self._make(super().load(plain, given))
+    def fill(self, parts: Sequence[Shape]) -> None:
+        """Name the fields, once they are known: a class may contain itself."""
+        self.parts = parts
+
+    def load(self, plain: Any, reading: Reading) -> Any:
+        if is_list(plain):
+            left = self._names[len(plain) :]
+            if left and self._defaults.keys() >= {*left}:
+                shapes = zip(plain, self.parts, strict=False)
+                done = _each([*shapes], lambda pair: pair[1].load(pair[0], reading))
+                return self._make([*done, *(self._defaults[each] for each in left)])
+        return self._make(super().load(plain, reading))
 
 
 class DictShape(Shape):
@@ -117,7 +129,7 @@ class DictShape(Shape):
                 raise Misfit("has keys that JSON would write alike")
         return dict(zip(keys, self._items(value, lambda e: self.parts[0].dump(e, writing))))  # noqa: B905
 
-    def load(self, plain: Any, given: bool) -> Any:
+    def load(self, plain: Any, reading: Reading) -> Any:
         if not is_dict(plain):
             refuse(plain, "a dict")
         keys: Any = plain
@@ -125,7 +137,7 @@ class DictShape(Shape):
             keys = asked(lambda: self._keys.validate_json(encode_value(dict.fromkeys(plain))))
             if len(keys) != len(plain):
                 raise Misfit("has keys that stand for one")
-        return dict(zip(keys, self._items(plain, lambda e: self.parts[0].load(e, given))))  # noqa: B905
+        return dict(zip(keys, self._items(plain, lambda e: self.parts[0].load(e, reading))))  # noqa: B905
 
     def _items(self, value: Mapping[Any, Any], do: Callable[[Any], Any]) -> list[Any]:
         done: list[Any] = []
@@ -166,8 +178,8 @@ class TypedDictShape(Shape):
     def dump(self, value: Any, writing: Writing) -> Any:
         return self._fitting(value, lambda shape, each: shape.dump(each, writing))
 
-    def load(self, plain: Any, given: bool) -> Any:
-        return self._fitting(plain, lambda shape, each: shape.load(each, given))
+    def load(self, plain: Any, reading: Reading) -> Any:
+        return self._fitting(plain, lambda shape, each: shape.load(each, reading))
 
 
 class DataclassShape(Shape):
@@ -196,7 +208,7 @@ class DataclassShape(Shape):
                 raise misfit.inside(f".{name}") from misfit.__cause__
         return done
 
-    def load(self, plain: Any, given: bool) -> Any:
+    def load(self, plain: Any, reading: Reading) -> Any:
         if not is_dict(plain):
             refuse(plain, spelled(self.cls))
         if not plain.keys() >= self._required:
@@ -206,7 +218,7 @@ class DataclassShape(Shape):
         for name, shape in self._fields.items():
             if name in plain:
                 try:
-                    done[name] = shape.load(plain[name], given)
+                    done[name] = shape.load(plain[name], reading)
                 except Misfit as misfit:
                     raise misfit.inside(f".{name}") from misfit.__cause__
         return asked(lambda: cast("type", self.cls)(**done))

@@ -78,6 +78,20 @@ class Changed(Misfit):
     """A value is of the type, and would come back as another one."""
 
 
+class inside:
+    """Names the part in which a misfit is found."""
+
+    def __init__(self, step: str) -> None:
+        self._step = step
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, Misfit):
+            error.inside(self._step)
+
+
 class NotJson(Exception):
     """The type is not JSON's own."""
 
@@ -172,6 +186,16 @@ class _Builder:
         ):
             raise NotJson
         return _constrained(self.check(base), declared)
+
+
+def is_json(value: Any) -> bool:
+    """Tell whether ``value`` is made of JSON's own types, and nothing like them."""
+    kind = cast("Any", type(value))
+    if is_dict(value):
+        return all(type(key) is str and is_json(each) for key, each in value.items())
+    if is_list(value):
+        return all(map(is_json, value))
+    return value is None or kind in (str, int, float, bool)
 
 
 # --- checks -------------------------------------------------------------------------------

@@ -8,8 +8,11 @@ What is compared, and why not ``==`` alone: equality as classes define it forget
   digits. Times by their reading, ``fold`` and offset; a zone with a name is more than its offset.
 - Lists and tuples in order; dicts and sets by their members, whatever the order.
 - pydantic models: fields, extra fields, private attributes, whatever else was set on the instance.
-  Of models that an SDK makes (``_models``) also which fields were received. For the rest that is
+  Of models that an SDK makes (``answers``) also which fields were received. For the rest that is
   not compared: their defaults are written out, so that a later default changes no recorded run.
+- The class of an answer and of its parts is the declared type's affair: what was received has to be
+  the same, whatever of its SDK's classes holds it. Where the declared type says nothing of a part
+  that an SDK's parser has made, the JSON of which it can be made again is the same as the part.
 - Dataclasses: every field, ``init=False`` and ``compare=False`` included, and other attributes.
 - Objects of other classes: ``==``, and their attributes where they have any. What has neither
   equality nor attributes cannot be told from another, and is refused.
@@ -19,7 +22,9 @@ What is compared, and why not ``==`` alone: equality as classes define it forget
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import is_dataclass
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from enum import Enum
@@ -32,20 +37,26 @@ _BY_VALUE: Final = frozenset({str, int, bool, type(None), bytes, bytearray, time
 
 
 def difference(
-    given: Any, rebuilt: Any, *, trusted: Collection[int] = (), loosely: bool = False
+    given: Any,
+    rebuilt: Any,
+    *,
+    trusted: tuple[Collection[int], Collection[int]] = ((), ()),
+    loosely: bool = False,
 ) -> tuple[str, str] | None:
     """Return where the two differ and how; None if they are the same.
 
-    ``trusted`` holds the ids of values that a codec answers for. ``loosely`` takes equal numbers
-    for the same, as the comparison of inputs does (D3.5).
+    ``trusted`` holds the ids of given and of rebuilt values that codecs answer for. ``loosely``
+    takes equal numbers for the same, as the comparison of inputs does (D3.5).
     """
     return _Comparison(trusted, loosely).of(given, rebuilt, "")
 
 
 class _Comparison:
-    def __init__(self, trusted: Collection[int], loosely: bool) -> None:
-        self._trusted = trusted
+    def __init__(self, trusted: tuple[Collection[int], Collection[int]], loosely: bool) -> None:
+        self._written, self._read = trusted
         self._loosely = loosely
+        self._in_answer = False
+        self._in_argument = False
 
     def of(self, given: Any, rebuilt: Any, path: str) -> tuple[str, str] | None:
         kind = cast("Any", type(given))
@@ -54,10 +65,14 @@ class _Comparison:
                 return None
             if isinstance(given, tzinfo) and _is_fixed(given) and _is_fixed(rebuilt):
                 return _unless(given.utcoffset(None) == rebuilt.utcoffset(None), given, path)
+            if self._in_answer and _may_be_json(given, rebuilt, anything=self._in_argument):
+                return self._as_json(given, rebuilt, path)
+            if builds_itself(kind) and builds_itself(type(rebuilt)):
+                return self._answers(given, rebuilt, path)
             return path, f"is {described(given)}, and would come back as {described(rebuilt)}"
         if kind in _BY_VALUE:
             return _unless(given == rebuilt, given, path)
-        if id(given) in self._trusted:
+        if id(given) in self._written and id(rebuilt) in self._read:
             return None
         if kind is float:
             return _unless(_same_float(given, rebuilt), given, path)
@@ -146,6 +161,8 @@ class _Comparison:
         return path, f"has the time zone {given.tzinfo!r}, and would come back with its offset"
 
     def _models(self, given: Any, rebuilt: Any, path: str) -> tuple[str, str] | None:
+        if builds_itself(type(given)):
+            return self._answers(given, rebuilt, path)
         found = self._attributes(given, rebuilt, path)
         if found is None:
             found = self._beside(given, rebuilt, "__pydantic_extra__", path)
@@ -159,6 +176,54 @@ class _Comparison:
                 names = ", ".join(sorted(others))
                 return path, f"would come back with other fields set: {names}"
         return found
+
+    def _answers(self, given: Any, rebuilt: Any, path: str) -> tuple[str, str] | None:
+        from kassette_io._values.answers import argument, hung_on, sent_parts
+
+        kind = cast("Any", type(given))
+        one, other = sent_parts(given), sent_parts(rebuilt)
+        for name, (where, value) in one.items():
+            if name not in other:
+                return f"{path}{where}", "would be lost"
+            with self._inside_answer(argument(kind, where[1:]) is not None):
+                found = self.of(value, other[name][1], f"{path}{where}")
+            if found is not None:
+                return found
+        added = ", ".join(name for name in other if name not in one)
+        if added:
+            return path, f"would come back with other fields set: {added}"
+        for name in kind.model_fields.keys() - given.model_fields_set:
+            # a default that was changed, and not replaced; the other class may not have the field
+            other_default = rebuilt.__dict__.get(name)
+            found = self.of(given.__dict__.get(name), other_default, f"{path}.{name}")
+            if found is not None:
+                return found
+        found = self._beside(given, rebuilt, "__pydantic_private__", path)
+        if found is None and not self._in_answer:  # on its parts hangs what the SDK worked with
+            found = self._by_name(hung_on(given), hung_on(rebuilt), path)
+        return found
+
+    def _as_json(self, given: Any, rebuilt: Any, path: str) -> tuple[str, str] | None:
+        """Compare what an SDK's parser made with the JSON that came back in its place."""
+        from kassette_io._values.compiling import shape_of
+        from kassette_io._values.shapes import Reading
+
+        if isinstance(given, (tuple, set, frozenset)):
+            return self._in_order(list(cast("Any", given)), rebuilt, path)
+        try:
+            again = shape_of(type(given)).load(rebuilt, Reading())
+        except Exception:
+            return path, f"is {described(given)}, and cannot be made again of its JSON"
+        return self.of(given, again, path)
+
+    @contextmanager
+    def _inside_answer(self, in_argument: bool) -> Generator[None]:
+        before = self._in_answer, self._in_argument
+        self._in_answer, self._in_argument = True, in_argument or self._in_argument
+        try:
+            yield
+        finally:
+            self._in_answer, self._in_argument = before
 
     def _beside(self, given: Any, rebuilt: Any, name: str, path: str) -> tuple[str, str] | None:
         one = cast("dict[str, Any]", getattr(given, name, None) or {})
@@ -197,6 +262,13 @@ class _Comparison:
                 return found
         added = next((name for name in rebuilt if name not in given), None)
         return None if added is None else (f"{path}.{added}", "would be added")
+
+
+def _may_be_json(given: Any, rebuilt: Any, *, anything: bool) -> bool:
+    """Tell whether ``rebuilt`` may be the JSON of ``given``, a part that an SDK's parser made."""
+    if type(rebuilt) not in (dict, list, str, int, float, bool, type(None)):
+        return False
+    return anything or is_dataclass(given) or hasattr(given, "__pydantic_fields_set__")
 
 
 def has_equality(kind: Any) -> bool:

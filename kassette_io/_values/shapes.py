@@ -39,6 +39,19 @@ class Writing:
         self.trusted: dict[int, object] = {}
 
 
+class Reading:
+    """What holds while one value is read.
+
+    ``given`` says that a caller gave the JSON, and it was not read from a journal. ``trusted`` are
+    the parts that a codec has made, by id. The same object may stand where no codec is declared:
+    only where one has written the part and one has made it is there nothing to compare.
+    """
+
+    def __init__(self, *, given: bool = False) -> None:
+        self.given = given
+        self.trusted: dict[int, object] = {}
+
+
 class Shape:
     """One declared type. ``parts`` are the types that it is made of."""
 
@@ -51,8 +64,8 @@ class Shape:
         """Return ``value`` as JSON. Raises Misfit if it is not of this type."""
         raise NotImplementedError
 
-    def load(self, plain: Any, given: bool) -> Any:
-        """Return what ``plain`` stands for; ``given`` by a caller, not read from a journal.
+    def load(self, plain: Any, reading: Reading) -> Any:
+        """Return what ``plain`` stands for.
 
         Raises Misfit if it stands for nothing of this type.
         """
@@ -69,7 +82,7 @@ class JsonShape(Shape):
         self.check(value)
         return value
 
-    def load(self, plain: Any, given: bool) -> Any:
+    def load(self, plain: Any, reading: Reading) -> Any:
         self.check(plain)
         return plain
 
@@ -90,7 +103,7 @@ class BytesShape(Shape):
                 pass
         return {"base64": base64.b64encode(value).decode()}
 
-    def load(self, plain: Any, given: bool) -> Any:
+    def load(self, plain: Any, reading: Reading) -> Any:
         if type(plain) is str:
             return plain.encode()
         if is_dict(plain) and plain.keys() == {"base64"}:
@@ -113,7 +126,7 @@ class CodecShape(Shape):
         plain = asked(lambda: self._codec.to_json(value))
         what = f"what {type(self._codec).__name__}.to_json made of it"
         raw = asked(lambda: encode_value(plain, what))
-        again = self.load(decode_value(raw), given=False)
+        again = self.load(decode_value(raw), Reading())
         if type(again) is not type(value):
             raise Changed(f"would come back from from_json as {described(again)}")
         if _equality(value, again) is False:
@@ -123,8 +136,10 @@ class CodecShape(Shape):
         writing.trusted[id(value)] = value
         return plain
 
-    def load(self, plain: Any, given: bool) -> Any:
-        return asked(lambda: self._codec.from_json(plain))
+    def load(self, plain: Any, reading: Reading) -> Any:
+        value = asked(lambda: self._codec.from_json(plain))
+        reading.trusted[id(value)] = value
+        return value
 
 
 class UnionShape(Shape):
@@ -147,21 +162,21 @@ class UnionShape(Shape):
                 nearest = nearer(nearest, misfit)
         return self._refuse(value, nearest)
 
-    def load(self, plain: Any, given: bool) -> Any:
+    def load(self, plain: Any, reading: Reading) -> Any:
         fitting: list[Any] = []
         nearest: Misfit | None = None
         for variant in self._checked:
             try:
-                value = variant.load(plain, given)
+                value = variant.load(plain, reading)
             except Misfit as misfit:
                 nearest = nearer(nearest, misfit)
                 continue
             if _holds_all(variant, value, plain):
                 return value
             fitting.append(value)
-        if self._unchecked and not (given and self._offers_dicts):
+        if self._unchecked and not (reading.given and self._offers_dicts):
             try:
-                return self._least_wrong(plain).load(plain, given)
+                return self._least_wrong(plain).load(plain, reading)
             except Misfit as misfit:
                 nearest = nearer(nearest, misfit)
         if fitting:
@@ -240,8 +255,8 @@ class Ahead(Shape):
     def dump(self, value: Any, writing: Writing) -> Any:
         return self.parts[0].dump(value, writing)
 
-    def load(self, plain: Any, given: bool) -> Any:
-        return self.parts[0].load(plain, given)
+    def load(self, plain: Any, reading: Reading) -> Any:
+        return self.parts[0].load(plain, reading)
 
 
 def is_special(shape: Shape, seen: set[int] | None = None) -> bool:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
+import pydantic
 import pytest
 
 from kassette_io import (
@@ -214,3 +215,64 @@ async def test_d3_7_type_checkers_accept_what_is_accepted(memory: MemoryStorage)
         assert await run.record("b", lambda: 3, result_type=Annotated[int, 1]) == 3
         with pytest.raises(UsageError):
             await run.record("c", lambda: 1.5, result_type=int | str)
+
+
+@dataclass
+class Interview:
+    starts: Annotated[datetime, Zoned()]
+    invited: datetime
+
+
+class Booking(pydantic.BaseModel):
+    starts: Annotated[datetime, Zoned()]
+    invited: datetime
+
+
+ONCE_WITHOUT: dict[str, tuple[Any, Any, str]] = {
+    "a tuple": (tuple[Annotated[datetime, Zoned()], datetime], (NOON, NOON), "[1] has the time"),
+    "the other way round": (
+        tuple[datetime, Annotated[datetime, Zoned()]],
+        (NOON, NOON),
+        "[0] has the time",
+    ),
+    "a dataclass": (Interview, Interview(NOON, NOON), ".invited has the time"),
+    "a model": (Booking, Booking(starts=NOON, invited=NOON), " has the time zone"),
+    "a list of models": (list[Booking], [Booking(starts=NOON, invited=NOON)], " has the time zone"),
+}
+
+
+@pytest.mark.parametrize(("declared", "value", "where"), ONCE_WITHOUT.values(), ids=ONCE_WITHOUT)
+async def test_d3_7_a_codec_answers_for_its_place_and_not_for_the_object(
+    declared: Any, value: Any, where: str
+) -> None:
+    """If it fails, an object that stands once more, without the codec, is changed in silence."""
+    with pytest.raises(ValueRefusedError) as caught:
+        await every_way(declared, value)
+    assert where in str(caught.value)
+
+
+async def test_d3_7_one_object_may_stand_at_two_places_of_codecs() -> None:
+    """If it fails, who uses an object twice is refused for it."""
+    pair = tuple[Annotated[datetime, Zoned()], Annotated[datetime, Zoned()]]
+    seen, _ = await every_way(pair, (NOON, NOON))
+    assert [[str(each.tzinfo) for each in pair] for pair in seen] == [["Europe/Berlin"] * 2] * 9
+
+
+class Isoformat:
+    """Writes what pydantic would read as well, in its own way."""
+
+    def to_json(self, value: datetime) -> Any:
+        return value.isoformat()
+
+    def from_json(self, plain: Any) -> datetime:
+        return datetime.fromisoformat(plain).replace(tzinfo=NOON.tzinfo)
+
+
+class Reminder(pydantic.BaseModel):
+    at: Annotated[datetime, Isoformat()]
+
+
+async def test_d3_7_what_pydantic_reads_in_the_place_of_a_codec_is_compared() -> None:
+    """If it fails, a model's part that its codec wrote and did not read is changed in silence."""
+    with pytest.raises(ValueRefusedError, match="at has the time zone"):
+        await every_way(Reminder, Reminder(at=NOON))
