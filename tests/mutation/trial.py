@@ -53,6 +53,8 @@ WANTED = ("anyio._backends._asyncio", "anyio._backends._trio", "hypothesis.state
 OPTIONS = ["-x", "-q", "--tb=short", "--timeout=0", "-s"]
 OPTIONS += [f"--deselect={each}" for each in NOT_HERE]
 OPTIONS += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+PLAIN = "--assert=plain"
+"""Pytest would rewrite our plugin's package, and import it from the disk to do so."""
 for plugin in ("randomly", "cacheprovider", "faulthandler"):
     OPTIONS += ["-p", f"no:{plugin}"]
 
@@ -219,7 +221,7 @@ class Bench:
                 del sys.modules[name]
         sys.meta_path.insert(0, module)
         with forked():
-            code = pytest.main([*OPTIONS, *files], plugins=[Fresh(self)])
+            code = pytest.main([*OPTIONS, PLAIN, *files], plugins=[Fresh(self)])
         passed = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
         return SURVIVED if code in passed else KILLED
 

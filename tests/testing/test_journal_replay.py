@@ -10,6 +10,7 @@ import pytest
 from anyio import Event
 from anyio.lowlevel import checkpoint
 
+from kassette import decode_journal
 from kassette_io import (
     Context,
     Failed,
@@ -160,8 +161,6 @@ async def test_the_failure_shows_where_they_part(journal: Path) -> None:
 
 
 def _recorded(journal: Path) -> list[StepEntry]:
-    from kassette import decode_journal
-
     entries = decode_journal(journal.read_bytes()).entries
     return [each for each in entries if isinstance(each, StepEntry)]
 
