@@ -55,7 +55,7 @@ MakeStorage: TypeAlias = Callable[[], AbstractAsyncContextManager[Storage]]
 
 _STAMP: Final = "2026-01-31T12:00:00.000Z"
 _RUN: Final = "run-1"
-_MANY_RUNS: Final = 1001
+MANY_RUNS: Final = 1001
 """One more than S3 lists in one answer, the largest page that stores commonly give."""
 _AT_ONCE: Final = 8
 _SPELLINGS: Final = (
@@ -84,7 +84,7 @@ async def storage_conformance(make_storage: MakeStorage) -> None:
 
     Raises AssertionError that says which rule is broken, and how; the first one found.
     """
-    for rule, check in _RULES.items():
+    for rule, check in RULES.items():
         async with make_storage() as storage:
             try:
                 await check(storage)
@@ -124,7 +124,7 @@ def _start(session: int = 1, **fields: Any) -> StartEntry:
     return StartEntry(session=session, timestamp=_STAMP, **fields)
 
 
-def _step(name: str, session: int = 1, result: object = None) -> StepEntry:
+def _step(name: str = "a", session: int = 1, result: object = None) -> StepEntry:
     return StepEntry.of(
         session=session, timestamp=_STAMP, step_id=name, name=name, result=result or name
     )
@@ -146,8 +146,8 @@ async def _supersede(storage: Storage) -> None:
     await _append(storage, _start(2))
 
 
-async def _holds(storage: Storage, *entries: Entry, run_id: str = _RUN) -> None:
-    """Check that the journal is exactly ``entries``."""
+async def _holds(storage: Storage, *entries: Entry, run_id: str = _RUN) -> list[Entry]:
+    """Check that the journal is exactly ``entries``; return what was read."""
     found = await storage.read_all(run_id)
     _expect(
         len(found) == len(entries),
@@ -159,6 +159,7 @@ async def _holds(storage: Storage, *entries: Entry, run_id: str = _RUN) -> None:
             f"the entry at position {offset} has offset {given.offset!r} in read_all",
         )
         _expect(given == wanted.at(offset), f"{wanted!r} was appended, read_all gave {given!r}")
+    return found
 
 
 async def _listed(storage: Storage) -> list[str]:
@@ -194,7 +195,12 @@ async def _offsets_count_from_0(storage: Storage) -> None:
 async def _entries_come_back_whole(storage: Storage) -> None:
     extra = b'{"trace":{"id":"7f","tags":[1,null]}}'
     entries: list[Entry] = [
-        _start(version="v1", writer="w", metadata_json=b'{"q":"\xc3\xbc \xf0\x9f\x99\x82"}'),
+        _start(
+            version="v1",
+            writer="w",
+            workflow="f",
+            metadata_json=b'{"q":"\xc3\xbc \xf0\x9f\x99\x82"}',
+        ),
         _step("nested", result={"a": [1, 2.5, None, True, {"b": "line\nbreak"}]}),
         _step("long", result="x" * 300_000),
         StepEntry(
@@ -238,13 +244,12 @@ async def _values_keep_their_spelling(storage: Storage) -> None:
         await _append(storage, *entries[:4], run_id=run_id)
         await as_session_storage(storage).release(run_id, 1)
         await _append(storage, *entries[4:], run_id=run_id)
-        await _holds(storage, *entries, run_id=run_id)
-        for given, wanted in zip(await storage.read_all(run_id), entries, strict=True):
+        found = await _holds(storage, *entries, run_id=run_id)
+        for given, wanted in zip(found, entries, strict=True):
             _expect(
                 _written(given) == _written(wanted),
                 f"{wanted!r} was appended, read_all gave {given!r}",
             )
-        await as_session_storage(storage).release(run_id, 2)
 
 
 def _written(entry: Entry) -> bytes | None:
@@ -283,20 +288,20 @@ async def _what_is_read_is_the_callers(storage: Storage) -> None:
 
 
 async def _a_journal_begins_with_start(storage: Storage) -> None:
-    await _refuses("a step as the first entry", UsageError, storage.append(_RUN, _step("a")))
+    await _refuses("a step as the first entry", UsageError, storage.append(_RUN, _step()))
     await _holds(storage)
     listed = await _listed(storage)
     _expect(listed == [], f"list_runs gave {listed!r} after an append that was refused")
     await _append(storage, _start())
     await _refuses(
-        "a step of a session without a start", UsageError, storage.append(_RUN, _step("a", 5))
+        "a step of a session without a start", UsageError, storage.append(_RUN, _step(session=5))
     )
     await _holds(storage, _start())
 
 
 async def _older_sessions_are_fenced(storage: Storage) -> None:
     await _supersede(storage)
-    late: list[Entry] = [_step("late"), _complete()]
+    late: list[Entry] = [_step(), _complete()]
     for entry in late:
         await _refuses(
             f"a {entry.type} of a superseded session", FencedError, storage.append(_RUN, entry)
@@ -346,7 +351,7 @@ async def _nothing_follows_a_terminal_entry(storage: Storage) -> None:
         run_id = f"run-{end.type}"
         await _append(storage, _start(), end, run_id=run_id)
         await _refuses(
-            f"a step after {end.type!r}", TerminalRunError, storage.append(run_id, _step("a"))
+            f"a step after {end.type!r}", TerminalRunError, storage.append(run_id, _step())
         )
         await as_session_storage(storage).release(run_id, 1)
         await _refuses(
@@ -403,7 +408,7 @@ async def _append_and_cancel(storage: Storage, run_id: str, steps: int) -> None:
 async def _runs_are_listed_once(storage: Storage) -> None:
     names = ["run-1", "run-10", "A:b@c+d_e.f", "A-Z_0.9", "-", "a..b", "con", "9", "x" * 200]
     for run_id in names:
-        await _append(storage, _start(), _step("a"), run_id=run_id)
+        await _append(storage, _start(), _step(), run_id=run_id)
     listed = await _listed(storage)
     _expect(listed == sorted(names), f"the runs are {sorted(names)!r}, list_runs gave {listed!r}")
 
@@ -429,7 +434,7 @@ async def _case_tells_runs_apart(storage: Storage) -> None:
 
 
 async def _many_runs_are_listed(storage: Storage) -> None:
-    run_ids = [f"run-{number}" for number in range(_MANY_RUNS)]
+    run_ids = [f"run-{number}" for number in range(MANY_RUNS)]
     unwritten = iter(run_ids)
 
     async def write() -> None:
@@ -441,18 +446,20 @@ async def _many_runs_are_listed(storage: Storage) -> None:
         for _ in range(_AT_ONCE):
             group.start_soon(write)
     listed = await _listed(storage)
-    _expect(listed == sorted(run_ids), f"of {_MANY_RUNS} runs list_runs gave {len(listed)}")
+    _expect(listed == sorted(run_ids), f"of {MANY_RUNS} runs list_runs gave {len(listed)}")
 
 
 async def _runs_at_once_keep_their_order(storage: Storage) -> None:
+    run_ids = [f"run-{number}" for number in range(12)]
+
     async def write(run_id: str) -> None:
         await _append(storage, _start(), *map(_step, "abcd"), run_id=run_id)
 
     async with create_task_group() as group:
-        for number in range(12):
-            group.start_soon(write, f"run-{number}")
-    for number in range(12):
-        await _holds(storage, _start(), *map(_step, "abcd"), run_id=f"run-{number}")
+        for run_id in run_ids:
+            group.start_soon(write, run_id)
+    for run_id in run_ids:
+        await _holds(storage, _start(), *map(_step, "abcd"), run_id=run_id)
 
 
 async def _bad_run_ids_are_refused(storage: Storage) -> None:
@@ -467,7 +474,7 @@ async def _bad_run_ids_are_refused(storage: Storage) -> None:
 
 
 async def _runs_recover(storage: Storage) -> None:
-    async with await start(storage, _RUN, version="1", metadata={"q": 1}) as run:
+    async with await start(storage, _RUN, metadata={"q": 1}) as run:
         await run.record("llm", str, "first")
     async with await start(storage, _RUN) as run:
         _expect(run.metadata == {"q": 1}, f"the metadata came back as {run.metadata!r}")
@@ -478,13 +485,18 @@ async def _runs_recover(storage: Storage) -> None:
         replayed = await branch.record("llm", str, "again")
         _expect(replayed == "first", f"a recorded step gave {replayed!r} in a fork")
         await branch.complete()
-    await _refuses("starting a run that is over", TerminalRunError, start(storage, _RUN))
+
+    async def start_again() -> None:
+        async with await start(storage, _RUN):
+            pass
+
+    await _refuses("starting a run that is over", TerminalRunError, start_again())
 
 
 async def _a_journal_is_created_in_one_go(storage: Storage) -> None:
     if not isinstance(storage, SessionStorage):
         return
-    entries: list[Entry] = [_start(), _step("a"), _start(2)]
+    entries: list[Entry] = [_start(), _step(), _start(2)]
     await storage.create(_RUN, entries)
     await _holds(storage, *entries)
     offset = await storage.append(_RUN, _step("b", 2))
@@ -528,7 +540,7 @@ async def _sessions_are_released(storage: Storage) -> None:
     await _holds(storage, _start(), _start(2), _step("a", 2), _step("b", 2), _start(3))
 
 
-_RULES: Final[dict[str, Callable[[Storage], Awaitable[None]]]] = {
+RULES: Final[dict[str, Callable[[Storage], Awaitable[None]]]] = {
     "a storage has three methods": _has_the_methods,
     "an unknown run has no entries": _unknown_runs_are_empty,
     "storage assigns offsets, counted from 0": _offsets_count_from_0,
@@ -554,3 +566,4 @@ _RULES: Final[dict[str, Callable[[Storage], Awaitable[None]]]] = {
     "a released session makes room for the next": _sessions_are_released,
     "list_runs gives more runs than fit on a page": _many_runs_are_listed,
 }
+"""What checks each rule, in this order."""

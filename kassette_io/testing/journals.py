@@ -277,7 +277,7 @@ class _Replay:
         allow_live: Collection[str],
         allow_unused: Collection[str],
     ) -> None:
-        self.records = recorded is None or journal.mode in (Mode.NEW, Mode.ALL)
+        self.records = recorded is None or journal.mode is Mode.NEW
         self.grown = False
         self.parted: str | None = None
         self.answered: dict[str, str] = {}

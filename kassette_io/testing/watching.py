@@ -23,7 +23,7 @@ from kassette_io._values.annotations import annotation
 from kassette_io.attempts import Attempt, Recorded
 from kassette_io.calling import CURRENT
 from kassette_io.context import Context
-from kassette_io.declaring import full_name
+from kassette_io.declaring import check_function, full_name
 from kassette_io.storages.protocol import Storage
 from kassette_io.streaming import Stream
 from kassette_io.workflows import Workflow, workflow
@@ -76,13 +76,14 @@ def watched(
     """Return the workflow on ``storage`` for one session, seen by ``observer``; without its hooks.
 
     ``name`` is what the journal is to call it, if not what it is called.
-    Raises UsageError for something that is neither a workflow nor a function.
+    Raises UsageError for something that is neither a workflow nor the function of one.
     """
     version, events = None, None
     if isinstance(given, Workflow):
         fn, version, events = given.fn, given.version, given.events
         name = given.name if name is None else name
     elif callable(cast("object", given)):
+        check_function(given)
         fn, name = given, full_name(given) if name is None else name
     else:
         raise UsageError(f"{given!r} is neither a workflow nor the function of one")
@@ -96,7 +97,6 @@ def watched(
     disguised = cast("Any", watched_fn)
     disguised.__signature__ = signature
     disguised.__annotations__ = {name: annotation(fn, name) for name in signature.parameters}
-    disguised.__name__ = getattr(fn, "__name__", type(fn).__name__)
     return workflow(disguised, storage=storage, name=name, version=version, events=events)
 
 

@@ -22,7 +22,6 @@ from kassette import (
     SuspendEntry,
     Tail,
     TerminalRunError,
-    check_append,
     check_run_id,
     decode_journal,
     encode_entry,
@@ -30,44 +29,13 @@ from kassette import (
 from kassette_io import LocalStorage, MemoryStorage, RemoteStorage, Storage
 from kassette_io.storages.protocol import as_session_storage, taken
 from kassette_io.testing import storage_conformance
+from tests.io.foreign import ThreeMethods, WithSessions
 from tests.io.object_stores import Client
 from tests.io.storages import Delegating
 
 pytestmark = pytest.mark.anyio
 
 Made = AbstractAsyncContextManager[Storage]
-
-
-class ThreeMethods:
-    """A storage as somebody else would write it; right in everything."""
-
-    def __init__(self) -> None:
-        self.data: dict[str, bytes] = {}
-
-    async def append(self, run_id: str, entry: Entry) -> int:
-        await checkpoint()
-        entries = self.read(run_id)
-        self.check(Tail.of(entries), entry, run_id)
-        return self.write(run_id, len(entries), entry)
-
-    def check(self, tail: Tail, entry: Entry, run_id: str) -> None:
-        check_append(tail, entry, run_id=run_id)
-
-    def write(self, run_id: str, offset: int, entry: Entry) -> int:
-        self.data[run_id] = self.data.get(run_id, b"") + encode_entry(entry, offset)
-        return offset
-
-    def read(self, run_id: str) -> list[Entry]:
-        return decode_journal(self.data.get(check_run_id(run_id), b"")).entries
-
-    async def read_all(self, run_id: str) -> list[Entry]:
-        await checkpoint()
-        return self.read(run_id)
-
-    async def list_runs(self) -> AsyncIterator[str]:
-        for run_id in self.data:
-            await checkpoint()
-            yield run_id
 
 
 @asynccontextmanager
@@ -381,22 +349,6 @@ class WritesHalfWhenCancelled(ThreeMethods):
             return len(entries)
 
 
-class WithSessions(ThreeMethods):
-    """A session storage; right in everything."""
-
-    async def create(self, run_id: str, entries: list[Entry]) -> None:
-        await checkpoint()
-        if self.read(run_id):
-            raise taken(run_id)
-        self.data[run_id] = b"".join(map(encode_entry, entries, range(len(entries))))
-
-    async def release(self, run_id: str, session: int) -> None:
-        await checkpoint()
-
-    def abandon(self, run_id: str, session: int) -> None:
-        pass
-
-
 class CreatesOverOthers(WithSessions):
     async def create(self, run_id: str, entries: list[Entry]) -> None:
         self.data.pop(run_id, None)
@@ -429,15 +381,6 @@ class SharesOneBuffer(ThreeMethods):
         self.last = run_id
         await checkpoint()
         return await super().append(self.last if entry.type == "step" else run_id, entry)
-
-
-class ReleasesOnce(WithSessions):
-    def __init__(self) -> None:
-        super().__init__()
-        self.held = {("run-1", 1)}
-
-    async def release(self, run_id: str, session: int) -> None:
-        self.held.remove((run_id, session))
 
 
 class NoStorage:
@@ -490,7 +433,6 @@ BROKEN = [
     (ChecksBeforeItCreates, "of creates at once one wins: of 8 creates of one run at once 8 were"),
     (CreatesAnywhere, "a bad run id is refused: create of '' was accepted"),
     (SharesOneBuffer, "runs that are written at once keep their order: "),
-    (ReleasesOnce, "raised KeyError"),
 ]
 
 

@@ -152,12 +152,12 @@ def test_every_other_program_is_executed() -> None:
 
 
 JUDGED = """
+from judged import ran
+
 def test_quick():
-    from judged import ran
     assert ran(2) == 3
 
 def test_slow():
-    from judged import ran
     assert ran(3) == 4
 """
 MUTATED = """

@@ -47,12 +47,12 @@ WHILE = 20.0
 FAILING = 3
 """So many tests may fail without a mutant."""
 MEMORY = 4 << 30
-PROJECT = ["kassette", "kassette_io", "kassette_cli", "examples", "core", "conftest"]
-PROJECT += (f"tests.{each}" for each in ("cli", "core", "crash", "io", "s3", "testing"))
 WANTED = ("anyio._backends._asyncio", "anyio._backends._trio", "hypothesis.stateful")
 OPTIONS = ["-x", "-q", "--tb=short", "--timeout=0", "-s"]
 OPTIONS += [f"--deselect={each}" for each in NOT_HERE]
 OPTIONS += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+PLAIN = "--assert=plain"
+"""Pytest would rewrite our plugin's package, and import it from the disk to do so."""
 for plugin in ("randomly", "cacheprovider", "faulthandler"):
     OPTIONS += ["-p", f"no:{plugin}"]
 
@@ -106,7 +106,7 @@ class Bench:
         work: Callable[[Bench], None],
         patience: float = math.inf,
     ) -> None:
-        self.root = root
+        self.root = root.resolve()
         self.modules = modules
         self.work = work
         self.patience = patience
@@ -212,16 +212,20 @@ class Bench:
         return SURVIVED
 
     def _import_and_run(self, module: Imported, files: list[str]) -> int:
-        for name in list(sys.modules):
-            if name in (*PROJECT, *self.modules) or name.startswith(
-                tuple(f"{each}." for each in PROJECT)
-            ):
+        for name, loaded in list(sys.modules.items()):
+            if self._is_ours(name, getattr(loaded, "__file__", None)):
                 del sys.modules[name]
         sys.meta_path.insert(0, module)
         with forked():
-            code = pytest.main([*OPTIONS, *files], plugins=[Fresh(self)])
+            code = pytest.main([*OPTIONS, PLAIN, *files], plugins=[Fresh(self)])
         passed = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
         return SURVIVED if code in passed else KILLED
+
+    def _is_ours(self, name: str, file: str | None) -> bool:
+        """Return whether a module is one of the project or its tests, whatever pytest calls it."""
+        if file is None or name == "__main__" or name.startswith("tests.mutation"):
+            return False
+        return Path(file).is_relative_to(self.root) and "site-packages" not in file
 
 
 def run_bench(

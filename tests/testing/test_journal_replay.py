@@ -10,6 +10,7 @@ import pytest
 from anyio import Event
 from anyio.lowlevel import checkpoint
 
+from kassette import decode_journal
 from kassette_io import (
     Context,
     Failed,
@@ -160,8 +161,6 @@ async def test_the_failure_shows_where_they_part(journal: Path) -> None:
 
 
 def _recorded(journal: Path) -> list[StepEntry]:
-    from kassette import decode_journal
-
     entries = decode_journal(journal.read_bytes()).entries
     return [each for each in entries if isinstance(each, StepEntry)]
 
@@ -376,6 +375,7 @@ async def test_the_run_id_comes_from_the_path(tmp_path: Path) -> None:
     assert JournalReplay(tmp_path / "a.b.jsonl").run_id == "a.b"
     assert JournalReplay(tmp_path / "run-3" / "journal.jsonl").run_id == "run-3"
     assert JournalReplay(tmp_path / "a.b.jsonl").mode is Mode.NONE
+    assert JournalReplay(tmp_path / "a.b.jsonl", mode="none").mode is Mode.NONE
     with pytest.raises(UsageError, match="is no run id; name the file after a run"):
         JournalReplay(tmp_path / "no run.jsonl")
 
@@ -389,3 +389,4 @@ def test_a_plain_test_replays_in_a_loop_of_its_own(tmp_path: Path, anyio_backend
     assert recorded == ENDED
     replay = JournalReplay(recording.path)
     assert replay.run_sync(triage(never), backend=anyio_backend) == ENDED
+    assert replay.run_sync(triage(never)) == ENDED
