@@ -39,7 +39,8 @@ class Observer:
     """Is told what happens in sessions. Override what you want to hear of; the rest does nothing.
 
     Pass it to a workflow, or to ``start``, ``resume`` and ``fork``. One observer may serve any
-    number of runs at once. ``docs/observing.md`` says when each moment is.
+    number of runs at once. "Writing an integration" in the docs says when each
+    moment is.
     """
 
     def opened(self, session: SessionInfo) -> None:
