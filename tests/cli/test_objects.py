@@ -135,7 +135,8 @@ def test_an_object_that_cannot_be_read_is_one_line_of_the_list(store: Store) -> 
 
     runs = [f"run-{number:02}" for number in range(MANY)]
     found = {
-        each.run_id: each.word for each in listing.summaries(RemoteStorage(Denying(store)), runs)
+        each.run_id: each.word
+        for each in listing.summaries(RemoteStorage(Denying(store), patience=0), runs)
     }
     assert {run_id for run_id, word in found.items() if word == "unreadable"} == {
         "run-07",

@@ -269,7 +269,7 @@ async def test_many_waits_are_one_append_and_an_answer_costs_the_same_however_ma
     tmp_path: Any, plain: bool
 ) -> None:
     """If it fails, a run that asks two hundred people writes twenty thousand entries."""
-    count = 200
+    count = 200 if plain else 50
     storage = Counting(LocalStorage(tmp_path / "journals"))
 
     @workflow(storage=storage)

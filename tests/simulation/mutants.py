@@ -393,10 +393,15 @@ def _broken(mutant: Mutant) -> Any:
     return made[mutant.name]
 
 
-def caught_after(mutant: Mutant, *, at_most: int = 20_000) -> tuple[int | None, str]:
-    """Give the number of schedules, from seed 0 on, that it took, and the promise broken."""
+def caught_after(
+    mutant: Mutant, *, first: int = 0, at_most: int = 20_000
+) -> tuple[int | None, str]:
+    """Return the number of schedules, from seed 0 on, that it took, and the promise broken.
+
+    Those before ``first`` are not tried.
+    """
     with wired(), planted(mutant):
-        for seed in range(at_most):
+        for seed in range(first, at_most):
             failure = run_schedule(Seeded(seed), local=mutant.local)
             if failure is not None:
                 return seed + 1, failure.violation.name
