@@ -95,13 +95,15 @@ class Observer:
 
 def checked(observers: object) -> tuple[Observer, ...]:
     """Return what was passed as ``observers``. Raises UsageError unless they are some."""
+    if observers == ():
+        return ()
+    shown = brief(observers)
     if isinstance(observers, (list, tuple)):
         found = cast("Sequence[object]", observers)
         if all(isinstance(each, Observer) for each in found):
             return cast("tuple[Observer, ...]", tuple(found))
     raise UsageError(
-        f"observers is a list of Observers, not {brief(observers)}; derive yours from "
-        "kassette_io.Observer"
+        f"observers is a list of Observers, not {shown}; derive yours from kassette_io.Observer"
     )
 
 

@@ -17,7 +17,7 @@ import inspect
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self, final
+from typing import Any, Final, NamedTuple, Self, cast, final
 
 from kassette import StreamTooLargeError, UsageError, ValueRefusedError
 from kassette.brief import brief
@@ -164,7 +164,7 @@ class Stream:
                 "items; a stream that folds its items unfolds them again",
                 run_id=self._run_id,
             )
-        written = [encode_value(each) for each in recorded]
+        written = [encode_value(each) for each in cast("list[object]", recorded)]
         return self._read_all(written), self._read_all(written)
 
     def _read_all(self, written: list[bytes]) -> list[Any]:
