@@ -6,8 +6,7 @@ Rules:
   for which pydantic is no judge (bytes, models that an SDK builds, TypedDicts), it is written field
   by field, under the names that validation takes, without the fields that are excluded. What
   validation then cannot read is read field by field as well, each by its own type; a validator's
-  refusal stands. So is text with half of a surrogate pair, which JavaScript writes and pydantic does
-  not read.
+  refusal stands. So is text with half of a surrogate pair, which pydantic does not read.
 - Models that their SDK builds unchecked are those of ``answers``. google-genai validates its
   answers, and so does this; they are written as received too (D3.3).
 """
