@@ -121,9 +121,10 @@ class TypedValue:
 
         Raises ValueRefusedError, naming ``what`` and the path, if it is not of the declared type.
         """
-        return self._rebuilt(decode_value(raw), what)
+        return self.rebuild_decoded(decode_value(raw), what)
 
-    def _rebuilt(self, plain: Any, what: str) -> Any:
+    def rebuild_decoded(self, plain: Any, what: str) -> Any:
+        """Do as ``rebuild`` for what the journal's text decodes to."""
         try:
             if self._check is None:
                 return self._shape.load(plain, _reading())
@@ -151,7 +152,7 @@ class TypedValue:
         plain = made_alike(given, kept.plain, kept.value, plain)
         if json_equal(plain, kept.plain):
             return True
-        return difference(kept.value, self._rebuilt(plain, what), loosely=True) is None
+        return difference(kept.value, self.rebuild_decoded(plain, what), loosely=True) is None
 
     @property
     def name(self) -> str:

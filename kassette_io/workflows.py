@@ -42,7 +42,6 @@ from kassette import (
 )
 from kassette.errors import naming_run
 from kassette.naming import check_event_name, check_label
-from kassette.values import encode_value
 from kassette_io import _clock, lifecycle
 from kassette_io.calling import CURRENT
 from kassette_io.context import Context
@@ -324,7 +323,7 @@ class Workflow(Generic[InT, OutT]):
         if self._input_type is None:
             return metadata
         with naming_run(run.run_id):
-            return self._input_type.rebuild(encode_value(metadata), "the input")
+            return self._input_type.rebuild_decoded(metadata, "the input")
 
     async def _tell(self, outcome: RunResult[OutT]) -> None:
         if isinstance(outcome, Failed) and self._on_error is not None:

@@ -20,11 +20,20 @@ from kassette_io._values.containers import (
     TupleShape,
     TypedDictShape,
 )
-from kassette_io._values.json_types import DICTS, LISTS, Keys, NotJson, json_check
+from kassette_io._values.json_types import (
+    DICTS,
+    LISTS,
+    Keys,
+    NotJson,
+    constraint_of,
+    constraints,
+    json_check,
+)
 from kassette_io._values.shapes import (
     Ahead,
     BytesShape,
     CodecShape,
+    ConstrainedShape,
     JsonShape,
     Shape,
     UnionShape,
@@ -123,9 +132,13 @@ class _Builder:
         if together is not None:
             return together
         shape = self.shape(base)
-        if any(map(is_read_by_pydantic, extras)) and not is_special(shape):
+        said = [each for each in extras if is_read_by_pydantic(each)]
+        if said and not is_special(shape):
             return _leaf(declared)
-        return shape
+        rules = [rule for some in constraints(said) for rule in some]
+        rules += [each for each in said if type(each).__name__ == "AfterValidator"]
+        constraint = constraint_of(rules)
+        return shape if constraint is None else ConstrainedShape(shape, constraint)
 
     def _union(self, declared: Any, arguments: Sequence[Any]) -> Shape:
         variants: list[Shape] = []

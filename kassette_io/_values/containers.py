@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
-from kassette.values import encode_value
+from kassette.values import rewrite_value
 from kassette_io._values.json_types import Keys, Misfit, refuse
 from kassette_io._values.shapes import Reading, Shape, Writing, asked
 from kassette_io._values.type_forms import is_dict, is_list, spelled
@@ -134,7 +134,7 @@ class DictShape(Shape):
             refuse(plain, "a dict")
         keys: Any = plain
         if self._keys is not None:
-            keys = asked(lambda: self._keys.validate_json(encode_value(dict.fromkeys(plain))))
+            keys = asked(lambda: self._keys.validate_json(rewrite_value(dict.fromkeys(plain))))
             if len(keys) != len(plain):
                 raise Misfit("has keys that stand for one")
         return dict(zip(keys, self._items(plain, lambda e: self.parts[0].load(e, reading))))  # noqa: B905

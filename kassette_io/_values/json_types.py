@@ -7,8 +7,8 @@ Rules (D3.1b, D3.2):
 - A TypedDict is a dict: keys that it does not declare are refused, and so is a missing one that it
   requires. ``Iterable``, ``Sequence`` and ``Collection`` are lists: what can be read but once has
   no second reader.
-- Constraints (``Annotated[int, Field(gt=0)]``) are asked of pydantic, whose answer must be the
-  value.
+- Constraints (``Annotated[int, Field(gt=0)]``) are asked of pydantic, apart from the type. Its
+  answer must be the value.
 - ``NotJson`` says that a type has to be rebuilt, which ``_shapes`` does.
 """
 
@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import types
 from collections import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import (
+    Annotated,
     Any,
     Final,
     Literal,
@@ -48,6 +49,7 @@ Check = Callable[[Any], None]
 
 LISTS: Final = frozenset({list, abc.Sequence, abc.MutableSequence, abc.Collection, abc.Iterable})
 DICTS: Final = frozenset({dict, abc.Mapping, abc.MutableMapping})
+_SAYS_NOTHING: Final = frozenset({"Strict", "Discriminator"})
 _CONVERTING: Final = frozenset(
     {"pydantic.functional_validators", "pydantic.functional_serializers"}
 )
@@ -178,14 +180,11 @@ class _Builder:
         if any(map(is_codec, extras)):
             raise NotJson
         said = [each for each in extras if is_read_by_pydantic(each)]
-        if not said or get_origin(base) in LISTS - {list}:
-            return self.check(base)
-        if any(type(each).__module__ in _CONVERTING for each in said) or not all(
-            type(each).__module__.partition(".")[0] in ("pydantic", "annotated_types")
-            for each in said
-        ):
-            raise NotJson
-        return _constrained(self.check(base), declared)
+        rules = constraints(said)
+        if get_origin(base) not in LISTS - {list} and len(rules) < len(said):
+            raise NotJson  # the rest converts
+        constraint = constraint_of([each for some in rules for each in some])
+        return _constrained(self.check(base), constraint)
 
 
 def is_json(value: Any) -> bool:
@@ -375,19 +374,55 @@ def nearer(one: Misfit | None, other: Misfit) -> Misfit:
     return other if other.path.count("[") > one.path.count("[") else one
 
 
-def _constrained(base: Check, declared: Any) -> Check:
+def constraints(said: Sequence[Any]) -> list[list[Any]]:
+    """Return what each of the extras demands of a value; nothing for one that converts.
+
+    A description, an alias or a discriminator demands nothing, and JSON is strict as it is.
+    """
+    rules: list[list[Any]] = []
+    for each in said:
+        package = type(each).__module__.partition(".")[0]
+        if type(each).__module__ in _CONVERTING or package not in ("pydantic", "annotated_types"):
+            continue
+        demands = each.metadata if type(each).__name__ == "FieldInfo" else [each]
+        rules.append([rule for rule in demands if type(rule).__name__ not in _SAYS_NOTHING])
+    return rules
+
+
+def constraint_of(rules: Sequence[Any]) -> Check | None:
+    """Return what asks pydantic for ``rules``, of a value of any type; None if there are none.
+
+    The type itself is not pydantic's to judge: it makes iterators of lists, and another dict of a
+    TypedDict.
+    """
+    if not rules:
+        return None
     from pydantic import TypeAdapter, ValidationError
 
-    adapter: Any = TypeAdapter(declared)
+    adapter: Any = TypeAdapter(Annotated[(Any, *rules)])
 
     def check(value: Any) -> None:
-        base(value)
+        if value is None:  # of an option; the rules are for what it holds
+            return
         try:
             if adapter.validate_python(value) == value:
                 return
         except ValidationError as error:
             raise Misfit(f"does not pass: {error.errors()[0]['msg']}") from error
+        except Exception as error:
+            raise Misfit(f"does not pass: {error}") from error
         raise Misfit("would be changed by its own constraints")
+
+    return check
+
+
+def _constrained(base: Check, constraint: Check | None) -> Check:
+    if constraint is None:
+        return base
+
+    def check(value: Any) -> None:
+        base(value)
+        constraint(value)
 
     return check
 

@@ -6,7 +6,7 @@ Rules:
   for which pydantic is no judge (bytes, models that an SDK builds, TypedDicts), it is written field
   by field, under the names that validation takes, without the fields that are excluded. What
   validation then cannot read is read field by field as well, each by its own type; a validator's
-  refusal stands.
+  refusal stands. So is text with half of a surrogate pair, which pydantic does not read.
 - Models that their SDK builds unchecked are those of ``answers``. google-genai validates its
   answers, and so does this; they are written as received too (D3.3).
 """
@@ -158,9 +158,10 @@ class Model(Leaf):
         return self._shapes
 
     def _may_be_read_fieldwise(self, error: ValidationError) -> bool:
-        if any(each["type"] in _REFUSED_BY_A_VALIDATOR for each in error.errors()):
+        types = {each["type"] for each in error.errors()}
+        if types & _REFUSED_BY_A_VALIDATOR:
             return False
-        return self._has_special_parts()
+        return "json_invalid" in types or self._has_special_parts()
 
     def _has_special_parts(self) -> bool:
         try:

@@ -14,6 +14,8 @@ What is compared, and why not ``==`` alone: equality as classes define it forget
   the same, whatever of its SDK's classes holds it. Where the declared type says nothing of a part
   that an SDK's parser has made, the JSON of which it can be made again is the same as the part.
 - Dataclasses: every field, ``init=False`` and ``compare=False`` included, and other attributes.
+- Attributes are those in ``__dict__`` and in slots, of every class that is not the standard
+  library's or pydantic's own. A deque has its ``maxlen``, a defaultdict its factory.
 - Objects of other classes: ``==``, and their attributes where they have any. What has neither
   equality nor attributes cannot be told from another, and is refused.
 - Cached properties are no content.
@@ -22,6 +24,8 @@ What is compared, and why not ``==`` alone: equality as classes define it forget
 from __future__ import annotations
 
 import functools
+import sys
+from collections import defaultdict, deque
 from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import is_dataclass
@@ -33,6 +37,7 @@ from typing import Any, Final, cast
 
 from kassette_io._values.json_types import described
 
+_KNOWN: Final = sys.stdlib_module_names | {"pydantic", "pydantic_core"}
 _BY_VALUE: Final = frozenset({str, int, bool, type(None), bytes, bytearray, timedelta, date})
 
 
@@ -94,7 +99,11 @@ class _Comparison:
             return self._times(given, rebuilt, path)
         if hasattr(given, "__pydantic_fields_set__"):
             return self._models(given, rebuilt, path)
-        if isinstance(given, (list, tuple)):
+        if isinstance(given, (deque, defaultdict)):
+            found = self._kept_beside(cast("Any", given), rebuilt, path)
+            if found is not None:
+                return found
+        if isinstance(given, (list, tuple, deque)):
             found = self._in_order(cast("list[Any]", given), rebuilt, path)
         elif isinstance(given, dict):
             found = self._by_key(given, rebuilt, path)  # pyright: ignore[reportUnknownArgumentType]
@@ -105,6 +114,14 @@ class _Comparison:
         else:
             return self._objects(given, rebuilt, path)
         return found or self._attributes(given, rebuilt, path)
+
+    def _kept_beside(self, given: Any, rebuilt: Any, path: str) -> tuple[str, str] | None:
+        """Compare what a container of the standard library holds beside its members."""
+        for name in ("maxlen", "default_factory"):
+            one = getattr(given, name, None)
+            if one != getattr(rebuilt, name, None):
+                return f"{path}.{name}", f"is {one!r}, and would be lost"
+        return None
 
     def _in_order(self, given: Any, rebuilt: Any, path: str) -> tuple[str, str] | None:
         if len(given) != len(rebuilt):
@@ -282,8 +299,6 @@ def builds_itself(cls: Any) -> bool:
     Their SDK makes every answer with it, so what a provider sends beyond the declared fields, types
     and literals is no error there, and must be none here (D3.3).
     """
-    import sys
-
     pydantic = sys.modules.get("pydantic")
     if pydantic is None or not issubclass(cls, pydantic.BaseModel):
         return False
@@ -305,13 +320,19 @@ def _state(value: Any) -> dict[str, Any]:
     state = dict(getattr(value, "__dict__", None) or {})
     for name in [each for each in state if _is_cached(kind, each)]:
         del state[name]
-    if not has_equality(kind):
-        for base in kind.__mro__:
-            slots = base.__dict__.get("__slots__", ())
-            for name in (slots,) if isinstance(slots, str) else slots:
-                if name not in ("__dict__", "__weakref__") and hasattr(value, name):
-                    state[name] = getattr(value, name)
+    for base in kind.__mro__:
+        if has_equality(kind) and base.__module__.partition(".")[0] in _KNOWN:
+            continue  # its equality looks at its slots, and some of them are caches
+        slots = base.__dict__.get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            mangled = f"_{base.__name__.lstrip('_')}{name}" if _is_private(name) else name
+            if name not in ("__dict__", "__weakref__") and hasattr(value, mangled):
+                state[mangled] = getattr(value, mangled)
     return state
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith("__") and not name.endswith("__")
 
 
 def _is_cached(kind: type, name: str) -> bool:

@@ -142,6 +142,29 @@ class CodecShape(Shape):
         return value
 
 
+class ConstrainedShape(Shape):
+    """A type with constraints, of which pydantic cannot be given the whole."""
+
+    special = True
+
+    def __init__(self, shape: Shape, constraint: Check) -> None:
+        self.cls = shape.cls
+        self.parts = (shape,)
+        self._constraint = constraint
+        if _takes_anything(shape):
+            self.complaints = cast("Any", shape).complaints
+
+    def dump(self, value: Any, writing: Writing) -> Any:
+        plain = self.parts[0].dump(value, writing)
+        self._constraint(value)
+        return plain
+
+    def load(self, plain: Any, reading: Reading) -> Any:
+        value = self.parts[0].load(plain, reading)
+        self._constraint(value)
+        return value
+
+
 class UnionShape(Shape):
     """One of several types."""
 

@@ -312,3 +312,48 @@ async def test_d3_4_old_journals_of_bytes_and_models_are_read(local: LocalStorag
     async with await start(local, RUN) as run:
         assert await run.record("bytes", lambda: b"", result_type=bytes) == b"abc"
         assert await run.record("model", lambda: 1, result_type=Old) == Old(text="a", score=1)
+
+
+@dataclass
+class Text:
+    text: str
+
+
+class Message(pydantic.BaseModel):
+    text: str
+    at: date | None = None
+
+
+HALVES: dict[str, tuple[Any, Any, Any]] = {
+    "JSON": (dict[str, str], {"text": "CUT"}, {"text": "\ud83d"}),
+    "a dataclass": (Text, {"text": "CUT"}, Text("\ud83d")),
+    "a model": (Message, {"text": "CUT"}, Message.model_construct(text="\ud83d")),
+    "models": (
+        list[Message],
+        [{"text": "CUT", "at": "2026-07-01"}],
+        [Message.model_construct(text="\ud83d", at=date(2026, 7, 1))],
+    ),
+    "keys": (dict[int, str], {"1": "CUT"}, {1: "\ud83d"}),
+}
+
+
+@pytest.mark.parametrize(("declared", "plain", "value"), HALVES.values(), ids=HALVES)
+async def test_d3_4_half_of_a_surrogate_pair_in_a_journal_of_javascript_is_read(
+    tmp_path: Path, declared: Any, plain: Any, value: Any
+) -> None:
+    """If it fails, a text that JavaScript cut inside of an emoji ends the run that it began."""
+    storage, seen = LocalStorage(tmp_path), list[Any]()
+
+    async def body(ctx: Context, given: Any) -> None:
+        result = await ctx.step("s", lambda: plain, result_type=declared)
+        seen.append((given, result, await ctx.suspend("go")))
+
+    body.__annotations__["given"] = declared
+    flow = workflow(body, storage=storage, events={"go": declared})
+    await flow.start(plain, run_id=RUN)
+    path = tmp_path / f"{RUN}.jsonl"
+    path.write_text(path.read_text().replace("CUT", "\\ud83d"))
+    with pytest.raises(ValueRefusedError, match="surrogate"):
+        await flow.resume(RUN, "go", value)
+    await flow.resume(RUN, "go", plain)
+    assert seen[0][:2] == (value, value)

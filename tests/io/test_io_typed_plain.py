@@ -3,6 +3,7 @@
 # ruff: noqa: UP006, UP007, UP045 - types are declared as older code writes them
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import typing as t
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 import typing_extensions as te
-from pydantic import Field, JsonValue, StringConstraints
+from pydantic import AfterValidator, Field, JsonValue, StringConstraints
 
 from kassette_io import UsageError, ValueRefusedError
 from tests.io.keeping import assert_kept, every_way
@@ -210,3 +211,66 @@ async def test_d3_1b_a_wrong_type_of_an_option_names_the_option() -> None:
     with pytest.raises(UsageError) as caught:
         await every_way(list[many], [{"x": 1}])
     assert len(str(caught.value)) < 400
+
+
+@dataclasses.dataclass
+class Drawing:
+    data: Annotated[bytes, Field(max_length=1)]
+
+
+class Line(t.TypedDict):
+    role: str
+    content: t.Iterable[str]
+
+
+class Snapshot(t.TypedDict):
+    taken: dt.date
+
+
+def lower(value: bytes) -> bytes:
+    return value.lower()
+
+
+LINES: list[Any] = [{"role": "a", "content": ["x", "y"]}]
+DAYS: list[Any] = [{"taken": dt.date(2026, 7, 1)}]
+PASSING: dict[str, tuple[Any, Any]] = {
+    "a description": (Annotated[list[Line], Field(description="the history")], LINES),
+    "a description of bytes": (Annotated[bytes, Field(description="a picture")], b"\x89"),
+    "a length": (Annotated[list[Line], Field(min_length=1)], LINES),
+    "bytes": (Annotated[bytes, Field(max_length=3)], b"abc"),
+    "an option": (Annotated[bytes | None, Field(max_length=3)], None),
+    "a text or none": (Annotated[str | None, Field(max_length=3)], None),
+    "typed dicts": (Annotated[list[Snapshot], Field(max_length=1)], DAYS),
+    "a sequence": (Annotated[t.Sequence[str], Field(max_length=2)], ["a", "b"]),
+    "strictly": (Annotated[int, Field(strict=True, ge=1)], 1),
+    "what a validator leaves": (Annotated[bytes, AfterValidator(lower)], b"abc"),
+    "one of two": (
+        Annotated[bytes, Field(max_length=1)] | Annotated[str, Field(min_length=2)],
+        "ab",
+    ),
+}
+FAILING: dict[str, tuple[Any, Any]] = {
+    "a length": (Annotated[list[Line], Field(min_length=2)], LINES),
+    "bytes": (Annotated[bytes, Field(max_length=1)], b"abc"),
+    "bytes in a list": (list[Annotated[bytes, Field(max_length=1)]], [b"abc"]),
+    "bytes in a dataclass": (Drawing, Drawing(b"abc")),
+    "an option": (Annotated[bytes | None, Field(max_length=1)], b"abc"),
+    "typed dicts": (Annotated[list[Snapshot], Field(min_length=2)], DAYS),
+    "a sequence": (Annotated[t.Sequence[str], Field(max_length=1)], ["a", "b"]),
+    "an iterable": (Annotated[t.Iterable[int], Field(min_length=2)], [1]),
+    "what a validator changes": (Annotated[bytes, AfterValidator(lower)], b"ABC"),
+    "what does not apply": (Annotated[int, Field(max_length=1)], 1),
+}
+
+
+@pytest.mark.parametrize(("declared", "value"), PASSING.values(), ids=PASSING)
+async def test_d3_6_extras_change_nothing_of_what_passes_them(declared: Any, value: Any) -> None:
+    """If it fails, a description refuses every value of the type that it describes."""
+    await assert_kept(declared, value)
+
+
+@pytest.mark.parametrize(("declared", "value"), FAILING.values(), ids=FAILING)
+async def test_d3_6_constraints_hold_whatever_the_type_holds(declared: Any, value: Any) -> None:
+    """If it fails, a limit is a limit only for types of which pydantic can be given the whole."""
+    with pytest.raises(ValueRefusedError):
+        await every_way(declared, value)
