@@ -9,6 +9,7 @@ A map for newcomers:
 - ``machine``      one session of one run: commands in, effects out
 - ``steps``, ``waits``  its parts: what is numbered and replayed, what is waited for
 - ``transitions``  which command has a place in which state
+- ``marks``, ``refusals``  the entries that begin and end a session, and the errors that refuse it
 - ``commands``, ``effects``  the machine's vocabulary
 - ``replay``       a journal as replay asks it
 - ``tail``         whether an append may follow what a journal ends with

@@ -51,22 +51,10 @@ from kassette.commands import (
     StepSucceeded,
     WaitForEvent,
 )
-from kassette.effects import (
-    Append,
-    Deliver,
-    Effect,
-    Opened,
-    Raise,
-    Release,
-    Reload,
-    Return,
-)
+from kassette.effects import Append, Deliver, Effect, Opened, Raise, Release, Reload, Return
 from kassette.entries import (
     SUSPEND_TIMEOUT_EXPIRED,
-    CancelEntry,
-    CompleteEntry,
     Entry,
-    ErrorEntry,
     ResumeEntry,
     StartEntry,
     StepEntry,
@@ -78,18 +66,19 @@ from kassette.errors import (
     InternalError,
     KassetteError,
     RunCancelledError,
-    SessionClosedError,
     StorageError,
     UsageError,
     with_run_id,
 )
-from kassette.naming import BranchPath, check_run_id, plain_text
-from kassette.opening import check_command, check_not_over, must_cancel
+from kassette.marks import cancel_entry, complete_entry, error_entry, resume_entry, start_entry
+from kassette.naming import BranchPath, check_run_id
+from kassette.opening import check_command, check_not_over, must_cancel, own_start
+from kassette.refusals import journal_replaced, refusal
 from kassette.replay import Recorded
 from kassette.steps import Steps
 from kassette.timestamps import format_timestamp
 from kassette.transitions import ENDED, TRANSITIONS, State
-from kassette.values import decode_value, writable_text
+from kassette.values import decode_value
 from kassette.waits import Waits
 
 
@@ -185,7 +174,7 @@ class Machine:
             if now.tzinfo is None:
                 raise UsageError("a naive datetime names no instant; pass one with a time zone")
             if type(command) not in self._row:
-                raise self._refusal(command)
+                raise refusal(command, self._state, self.run_id, self._waits, self._lost_to)
             return self._HANDLERS[type(command)](self, command, now)
         except KassetteError as error:
             with_run_id(error, self.run_id)
@@ -197,14 +186,7 @@ class Machine:
         recorded = self._recorded
         metadata_json = check_command(command, recorded, self.run_id)
         cancels = must_cancel(command, recorded, self.run_id, now)
-        entry = StartEntry(
-            session=self._session,
-            timestamp=format_timestamp(now),
-            version=None if command.version is None else plain_text(command.version),
-            writer=command.writer,
-            workflow=None if command.workflow is None else plain_text(command.workflow),
-            metadata_json=metadata_json,
-        )
+        entry = start_entry(command, self._session, now, metadata_json)
         self._opening, self._cancels = command, cancels
         if metadata_json is not None:
             recorded.metadata_json = metadata_json
@@ -213,23 +195,13 @@ class Machine:
 
     def _after_start(self, command: Command, now: datetime) -> list[Effect]:
         """Go on once the own ``start`` is in the journal and nothing unread stands before it."""
-        timestamp = format_timestamp(now)
         if self._cancels:
             self._go(command, State.CANCELLING)
-            cancel = CancelEntry(
-                session=self._session, timestamp=timestamp, reason=SUSPEND_TIMEOUT_EXPIRED
-            )
-            return [Append(cancel)]
+            return [Append(cancel_entry(self._session, now))]
         opening = self._opening
         if isinstance(opening, Resume) and opening.event_name not in self._recorded.resumes:
             self._go(command, State.DELIVERING)
-            resume = ResumeEntry.of(
-                session=self._session,
-                timestamp=timestamp,
-                event_name=plain_text(opening.event_name),
-                value=opening.value,
-            )
-            return [Append(resume)]
+            return [Append(resume_entry(opening, self._session, now))]
         self._go(command, State.ACTIVE)
         return [Opened(self._session)]
 
@@ -237,9 +209,9 @@ class Machine:
         if self.ended:
             return []
         entries = command.entries
-        newest = max((entry.session for entry in entries), default=0)
-        own = next((at for at, entry in enumerate(entries) if self._is_rival(entry)), None)
-        if newest > self._session or own is None or not self._is_own(entries[own]):
+        own = own_start(entries, self._session, self._opening.writer)
+        if own is None:
+            newest = max((entry.session for entry in entries), default=0)
             return self._lose(command, FencedError(self._session, newest, run_id=self.run_id))
         metadata_json = self._recorded.metadata_json
         self._read(Recorded(entries[:own]))
@@ -257,12 +229,6 @@ class Machine:
         self._steps = Steps(recorded, self.run_id)
         self._waits = Waits(recorded, self.run_id)
 
-    def _is_rival(self, entry: Entry) -> bool:
-        return isinstance(entry, StartEntry) and entry.session == self._session
-
-    def _is_own(self, entry: Entry) -> bool:
-        return isinstance(entry, StartEntry) and entry.writer == self._opening.writer
-
     def _load_failed(self, command: LoadFailed, now: datetime) -> list[Effect]:
         return [] if self.ended else self._lose(command, command.error)
 
@@ -272,11 +238,7 @@ class Machine:
         entry = command.entry
         match self._state:
             case State.OPENING if command.offset < self._recorded.count:
-                self._lost_to = StorageError(
-                    f"the journal of run {self.run_id!r} was deleted or replaced while it was "
-                    "opened. Restore it, or delete what is there now and start anew",
-                    run_id=self.run_id,
-                )
+                self._lost_to = journal_replaced(self.run_id)
                 self._go(command, State.LOST)
                 return [Release(), Raise(self._lost_to)]
             case State.OPENING if command.offset != self._recorded.count:
@@ -392,20 +354,12 @@ class Machine:
     # --- closing ---------------------------------------------------------------------------
 
     def _complete(self, command: Complete, now: datetime) -> list[Effect]:
-        entry = CompleteEntry(session=self._session, timestamp=format_timestamp(now))
         self._go(command, State.CLOSING)
-        return [Append(entry)]
+        return [Append(complete_entry(self._session, now))]
 
     def _fail(self, command: Fail, now: datetime) -> list[Effect]:
-        entry = ErrorEntry(
-            session=self._session,
-            timestamp=format_timestamp(now),
-            message=writable_text(command.message),
-            name=None if command.name is None else writable_text(command.name),
-            stack=None if command.stack is None else writable_text(command.stack),
-        )
         self._go(command, State.CLOSING)
-        return [Append(entry)]
+        return [Append(error_entry(command, self._session, now))]
 
     def _close(self, command: Close, now: datetime) -> list[Effect]:
         if self.ended:
@@ -413,40 +367,6 @@ class Machine:
         nothing_held = self._state in (State.NEW, State.OPENING)
         self._go(command, State.CLOSED)
         return [] if nothing_held else [Release()]
-
-    # --- refusals and transitions ----------------------------------------------------------
-
-    def _refusal(self, command: Command) -> KassetteError:
-        asked = type(command).__name__
-        if isinstance(command, (Start, Resume)):
-            return UsageError("a machine opens one session once; make a new one")
-        match self._state:
-            case State.SUSPENDING | State.SUSPENDED if not isinstance(
-                command, (Loaded, LoadFailed)
-            ):
-                return self._waits.swallowed()
-            case State.CLOSING | State.CLOSED if not isinstance(command, (Loaded, LoadFailed)):
-                return SessionClosedError(
-                    f"the session of run {self.run_id!r} is closed; {asked} came after its end"
-                )
-            case State.LOST if isinstance(self._lost_to, FencedError):
-                fenced = self._lost_to
-                return FencedError(
-                    fenced.rejected_session, fenced.active_session, run_id=self.run_id
-                )
-            case State.LOST:
-                error = SessionClosedError(
-                    f"the session of run {self.run_id!r} was lost ({self._lost_to}); "
-                    "start the run again, it goes on from its journal"
-                )
-                error.__cause__ = self._lost_to
-                return error
-            case State.NEW if not isinstance(
-                command, (Appended, AppendFailed, Loaded, LoadFailed, StepSucceeded, StepFailed)
-            ):
-                return UsageError(f"{asked} needs an open session; start or resume the run first")
-            case state:
-                return InternalError(f"{asked} has no place in state {state.value!r}")
 
     def _go(self, command: Command, to: State) -> None:
         if to not in self._row[type(command)]:

@@ -14,11 +14,12 @@ Rules, in the reference's order, the first that applies decides:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from kassette.brief import brief
 from kassette.commands import Resume, Start
-from kassette.entries import MAX_SESSION, Unset
+from kassette.entries import MAX_SESSION, Entry, StartEntry, Unset
 from kassette.errors import (
     EventPendingError,
     MetadataMismatchError,
@@ -120,3 +121,16 @@ def _check_awaited(event: str, recorded: Recorded, run_id: str) -> None:
     if event not in awaited:
         waits = f"waits for {', '.join(map(repr, awaited))}" if awaited else "does not wait"
         raise UsageError(f"run {run_id!r} {waits}; event {event!r} has no place")
+
+
+def own_start(entries: Sequence[Entry], session: int, writer: str | None) -> int | None:
+    """Return where the ``start`` of a session stands that ``writer`` has opened.
+
+    None if somebody else's stands there first, or a newer session has written.
+    """
+    if any(entry.session > session for entry in entries):
+        return None
+    for at, entry in enumerate(entries):
+        if isinstance(entry, StartEntry) and entry.session == session:
+            return at if entry.writer == writer else None
+    return None
