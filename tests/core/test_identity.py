@@ -101,3 +101,10 @@ def test_an_answer_cannot_be_given_at_a_naive_instant() -> None:
     """It would be taken for local time."""
     with pytest.raises(UsageError, match="naive"):
         _answered(datetime(2026, 1, 31, 12, 0))  # noqa: DTZ001
+
+
+@pytest.mark.parametrize("given_at", ["2026-01-31T12:00:00Z", 5, True])
+def test_an_answer_is_given_at_an_instant(given_at: Any) -> None:
+    """What a queue hands on as text would end in a traceback, or be compared as text."""
+    with pytest.raises(UsageError, match="given_at is an aware datetime, not"):
+        _answered(given_at)
