@@ -277,6 +277,8 @@ class AsStrictAsCanBe(WithSessions):
                 raise UsageError(f"nobody waits for {entry.event_name!r}", run_id=run_id)
         if isinstance(entry, StartEntry):
             self.held[run_id] = entry.session
+        elif holder != entry.session:
+            raise WriteContentionError(f"session {holder} holds run {run_id!r}", run_id=run_id)
 
     async def create(self, run_id: str, entries: list[Entry]) -> None:
         if run_id in self.held:
