@@ -46,6 +46,13 @@ class CountsInFloats(ThreeMethods):
         return float(await super().append(run_id, entry))
 
 
+class LosesResults(ThreeMethods):
+    def write(self, run_id: str, offset: int, entry: Entry) -> int:
+        if isinstance(entry, StepEntry):
+            entry = entry.replace(result_json=b"null")
+        return super().write(run_id, offset, entry)
+
+
 class ListsAllBut(ThreeMethods):
     def hides(self, run_id: str) -> bool:
         raise NotImplementedError
@@ -481,9 +488,9 @@ class ReleasesWhoeverHolds(Holding):
 
 class AbandonsOnlyOnce(Holding):
     def abandon(self, run_id: str, session: int) -> None:
-        if run_id in self.abandoned:
+        if (run_id, session) in self.let_go:
             raise KeyError(run_id, session)
-        self.abandoned.append(run_id)
+        self.let_go.append((run_id, session))
 
 
 class ForgetsWhatWasAbandoned(Holding):

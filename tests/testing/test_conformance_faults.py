@@ -49,6 +49,7 @@ from tests.testing.broken import (
     LetsTheSecondSign,
     ListsItsIndex,
     LosesOneOfMany,
+    LosesResults,
     MarksCapitals,
     PutsEndsAway,
     PutsMetadataAway,
@@ -95,6 +96,11 @@ FAULTS: list[tuple[type[ThreeMethods], str, str]] = [
     (GivesNone, EMPTY, "read_all gave None"),
     (ListsItsIndex, EMPTY, "list_runs of an empty storage gave ['index']"),
     (CountsInFloats, COUNTED, "append number 1 gave offset 0.0 instead of 0"),
+    (
+        LosesResults,
+        COUNTED,
+        "StepEntry(*b'\"a\"'* was appended, read_all gave StepEntry(*b'null'*)",
+    ),
     (HidesWhatBeginsAlike, LISTED, "the runs are ['-', '9', 'A-Z_0.9', 'A:b@c+d_e.f', 'a..b', *"),
     (HidesDevices, LISTED, "the runs are ['-', '9', 'A-Z_0.9', 'A:b@c+d_e.f', 'a..b', 'con', *"),
     (HidesNumbers, LISTED, "the runs are ['-', '9', 'A-Z_0.9', 'A:b@c+d_e.f', 'a..b', 'con', *"),
@@ -271,8 +277,12 @@ class AsStrictAsCanBe(WithSessions):
                 raise UsageError(f"nobody waits for {entry.event_name!r}", run_id=run_id)
         if isinstance(entry, StartEntry):
             self.held[run_id] = entry.session
+        elif holder != entry.session:
+            raise WriteContentionError(f"session {holder} holds run {run_id!r}", run_id=run_id)
 
     async def create(self, run_id: str, entries: list[Entry]) -> None:
+        if run_id in self.held:
+            raise WriteContentionError(f"run {run_id!r} is held", run_id=run_id)
         await super().create(run_id, entries)
         self.held[run_id] = entries[-1].session
 

@@ -53,6 +53,7 @@ FIELDS: list[tuple[type[Entry], str, object]] = [
     (SuspendEntry, "more", False),
     (ResumeEntry, "event_name", "event"),
     (ResumeEntry, "value_json", b"null"),
+    (ResumeEntry, "value_json", b"{}"),
     (ErrorEntry, "message", ""),
     (ErrorEntry, "name", None),
     (ErrorEntry, "stack", None),
