@@ -224,3 +224,37 @@ def test_an_abandoned_block_takes_back_the_suspension() -> None:
     assert (session.state(), session.machine.waiting_for) == (State.ACTIVE, None)
     assert session.do(Record("next", caller="workflow")) == [RunStep("next", "next")]
     assert session.do(LeaveFunction()) == []
+
+
+def test_a_block_that_is_left_in_peace_beside_a_suspension_tells_its_caller() -> None:
+    """The tool around it would go on, and ask for what nobody can be asked any more."""
+    session = in_function()
+    session.do(EnterParallel(("x",), caller="tool"))
+    assert told(session, WaitForEvent("inner", path=("x",), caller="branch")) == "inner"
+    assert told(session, WaitForEvent("outer", caller="workflow")) == "outer"
+    assert told(session, LeaveParallel(("x",), caller="tool")) == "inner"
+    session.do(LeaveFunction())
+    assert [each.waiting_for for each in session.stored if isinstance(each, SuspendEntry)] == [
+        "inner",
+        "outer",
+    ]
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_a_block_that_is_cancelled_keeps_its_waits_only_beside_a_suspension(outside: bool) -> None:
+    """An answer would be refused to a run that asks for it, or a branch rest that was tried again."""
+    session = in_function()
+    session.do(EnterParallel(("x",), caller="tool"))
+    assert told(session, WaitForEvent("inner", path=("x",), caller="branch")) == "inner"
+    if outside:
+        assert told(session, WaitForEvent("outer", caller="workflow")) == "outer"
+    session.do(LeaveParallel(("x",), abandoned=True, caller="tool"))
+    if outside:
+        session.do(LeaveFunction())
+        kept = [each.waiting_for for each in session.stored if isinstance(each, SuspendEntry)]
+        assert kept == ["inner", "outer"]
+        return
+    session.do(EnterParallel(("x",), caller="tool"))
+    assert session.do(Record("step", ("x",), "again")) == [RunStep("x:step", "x:step")]
+    session.do(StepFailed("x:step"))
+    assert told(session, WaitForEvent("inner", path=("x",), caller="again")) == "inner"

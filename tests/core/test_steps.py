@@ -324,6 +324,28 @@ def test_interchangeable_calls_fill_the_numbers_that_others_gave_back() -> None:
     ]
 
 
+def test_interchangeable_calls_take_the_lowest_number_that_is_free() -> None:
+    """A later session, which begins at the first, would do again what it could have replayed."""
+    session = opened()
+    again = Record("llm", interchangeable=True)
+    for _ in range(3):
+        session.do(again)
+    for step_id in ("llm#2", "llm"):
+        session.do(StepFailed(step_id))
+    assert session.do(again) == [RunStep("llm", "llm")]
+    assert session.do(again) == [RunStep("llm#2", "llm")]
+    assert session.do(again) == [RunStep("llm#4", "llm")]
+
+
+def test_a_step_whose_result_is_on_its_way_may_not_be_reported_again() -> None:
+    """A driver that reports a step twice would write it twice."""
+    session = opened()
+    step_id = session.begin("llm")
+    session.tell(StepSucceeded(step_id, 1))
+    with pytest.raises(InternalError, match="is not running"):
+        session.tell(StepSucceeded(step_id, 2))
+
+
 def test_a_step_may_be_reported_once() -> None:
     """A driver that reports a step twice would journal it twice."""
     session = opened()
