@@ -190,7 +190,7 @@ class TypedValue:
         try:
             return self._round_trip(value, what, fieldwise=True)
         except Exception as second:
-            told = second if _path(second) and not _path(first) else first
+            told = second if _path(second) else first
             raise told from _cause(told)
 
     def _round_trip(self, value: Any, what: str, *, fieldwise: bool) -> Kept:

@@ -119,8 +119,14 @@ class Model(Leaf):
                 raise Misfit(f"has no {name!r}")
             if field.exclude:  # on purpose, as for a secret; its default may do
                 continue
+            part = value.__dict__[name]
             with inside(f".{name}"):
-                done[_key(name, field)] = shapes[name].dump(value.__dict__[name], writing)
+                try:
+                    done[_key(name, field)] = shapes[name].dump(part, writing)
+                except Misfit:
+                    if type(part) is not int or part is not field.default:
+                        raise
+                    done[_key(name, field)] = part  # nobody has validated the default
         if self._is_root:
             return done["root"]
         return done | cast("dict[str, Any]", value.__pydantic_extra__ or {})
@@ -141,7 +147,8 @@ class Model(Leaf):
             refusal: Exception = error
             if self._may_be_read_fieldwise(error):
                 try:
-                    return self._loaded_fieldwise(plain, reading)
+                    value = self._loaded_fieldwise(plain, reading)
+                    return value if reading.given else numbers_read(value, plain)
                 except Misfit:
                     pass
         except Exception as error:

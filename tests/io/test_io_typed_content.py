@@ -136,6 +136,12 @@ class Costs(pydantic.BaseModel):
     raw: bytes = b""
 
 
+class Scan(pydantic.BaseModel):
+    raw: bytes
+    price: Decimal = 0  # type: ignore[assignment]
+    scale: float = 1
+
+
 class Floats(pydantic.RootModel[list[float]]):
     pass
 
@@ -154,6 +160,7 @@ NUMBERS: dict[str, tuple[Any, Any]] = {
     "in a list": (list[Cost], [Cost(), Cost(cost=2.5)]),
     "a root": (Floats, Floats.model_construct([1, 2.0])),
     "beside bytes": (Costs, Costs(raw=b"\x89", total=assigned())),
+    "in a model of bytes": (Scan, Scan(raw=b"\x89")),
     "a dataclass": (Price, Price()),
 }
 
