@@ -15,7 +15,7 @@ Where to look:
 - ``json_types``   types that are JSON: checked, never converted, no pydantic (D3.1b, D3.2)
 - ``shapes``, ``containers``  the structure of the others, unions among them
 - ``compiling``    which of them a declared type is made of
-- ``models``       pydantic's part
+- ``models``       pydantic's part; ``numbers``, ints that stand for floats there
 - ``answers``      the models that SDKs build (D3.3)
 - ``sameness``     whether what was rebuilt is what was given (D3.1)
 - ``given``        JSON in the place of a typed value, new and delivered again (D3.1, D3.5)
@@ -190,7 +190,7 @@ class TypedValue:
         try:
             return self._round_trip(value, what, fieldwise=True)
         except Exception as second:
-            told = second if _path(second) and not _path(first) else first
+            told = second if _path(second) else first
             raise told from _cause(told)
 
     def _round_trip(self, value: Any, what: str, *, fieldwise: bool) -> Kept:

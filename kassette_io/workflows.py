@@ -101,7 +101,7 @@ class Workflow(Generic[InT, OutT]):
         self._on_finish = on_finish
         self._on_error = on_error
         self.observers = checked(observers)
-        self.events: Mapping[str, Any] = dict(events or {})
+        self.events: Mapping[str, Any] = _declared_events(events)
         self._events = {name: typed_value(each) for name, each in self.events.items()}
         self._refused: OrderedDict[tuple[str, str], tuple[datetime, object]] = OrderedDict()
         self.__doc__ = fn.__doc__
@@ -444,6 +444,13 @@ def _input_of(fn: Callable[..., object]) -> tuple[bool, TypedValue | None, Any]:
     if len(positional) < 2:
         return False, None, inspect.Parameter.empty
     return True, annotated_value(fn, positional[1].name), positional[1].default
+
+
+def _declared_events(events: object) -> Mapping[str, Any]:
+    if events is not None and not isinstance(events, Mapping):
+        raise UsageError(f"events= maps the names of events to their types; it is {events!r}")
+    declared = cast("Mapping[object, Any]", events or {})
+    return {check_event_name(name): each for name, each in declared.items()}
 
 
 def _checked_event(name: object, run_id: str) -> str:

@@ -3,6 +3,7 @@
 - ``annotations``, ``type_forms``  what was declared, resolved and taken apart
 - ``compiling``     a declared type becomes what writes and rebuilds its values
 - ``json_types``, ``containers``, ``shapes``, ``models``, ``answers``  the kinds of type there are
+- ``numbers``       ints that stand for floats in models
 - ``sameness``      whether what is rebuilt equals what was given
 - ``given``         whether JSON that was given says what was read of it
 

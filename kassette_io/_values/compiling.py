@@ -50,6 +50,7 @@ from kassette_io._values.type_forms import (
     unwrap,
 )
 
+_FUNCTIONS: Final = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
 _SETS: Final[dict[Any, Any]] = {set: set, frozenset: frozenset}
 
 
@@ -83,6 +84,8 @@ class _Builder:
             return JsonShape(json_check(declared))
         except NotJson:
             pass
+        if isinstance(declared, _FUNCTIONS):
+            raise TypeError("a function is no type")
         if isinstance(declared, (str, typing.ForwardRef)):
             raise NameError(f"nobody says what {declared!r} is; name the type itself")
         unwrapped = unwrap(declared)

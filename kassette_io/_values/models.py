@@ -7,17 +7,20 @@ Rules:
   by field, under the names that validation takes, without the fields that are excluded. What
   validation then cannot read is read field by field as well, each by its own type; a validator's
   refusal stands. So is text with half of a surrogate pair, which pydantic does not read.
+- An int in the place of a float or a Decimal, as a default that nobody validates, stays an int
+  (``numbers``).
 - Models that their SDK builds unchecked are those of ``answers``. google-genai validates its
   answers, and so does this; they are written as received too (D3.3).
 """
 
 from __future__ import annotations
 
+import functools
 import sys
 import warnings
 from collections.abc import Sequence
 from datetime import datetime, time, timezone
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Any, Final, Literal, cast
 
 from pydantic import (  # noqa: TID253 - this module is loaded once a type needs pydantic
     AliasChoices,
@@ -32,6 +35,7 @@ from kassette.values import rewrite_value
 from kassette_io._values.answers import Built, holds_answers
 from kassette_io._values.compiling import shape_of
 from kassette_io._values.json_types import Misfit, inside, refuse
+from kassette_io._values.numbers import numbers_read, numbers_written
 from kassette_io._values.sameness import builds_itself, is_received
 from kassette_io._values.shapes import Reading, Shape, Writing, asked, is_special, said
 from kassette_io._values.type_forms import is_dict, spelled
@@ -62,15 +66,16 @@ class Leaf(Shape):
     def dump(self, value: Any, writing: Writing) -> Any:
         if type(value) is str and self._is_standard:  # pydantic writes text as a path, for one
             refuse(value, spelled(self.cls))
-        return asked(
-            lambda: self._adapter.dump_python(
-                value,
-                mode="json",
-                by_alias=True,
-                round_trip=True,
-                warnings="error",
-                exclude_unset=self._is_received,
-            )
+        return asked(lambda: self._write(value, warnings="error"))
+
+    def _write(self, value: Any, *, warnings: Literal["none", "error"]) -> Any:
+        return self._adapter.dump_python(
+            value,
+            mode="json",
+            by_alias=True,
+            round_trip=True,
+            warnings=warnings,
+            exclude_unset=self._is_received,
         )
 
     def load(self, plain: Any, reading: Reading) -> Any:
@@ -107,7 +112,7 @@ class Model(Leaf):
         if type(value) is not self.cls:
             refuse(value, spelled(self.cls))
         if not writing.fieldwise or not self._has_special_parts():
-            return super().dump(value, writing)
+            return numbers_written(self._dumped(value, writing), value)
         shapes = self._fields()
         done: dict[str, Any] = {}
         for name, field in self.cls.model_fields.items():
@@ -115,22 +120,36 @@ class Model(Leaf):
                 raise Misfit(f"has no {name!r}")
             if field.exclude:  # on purpose, as for a secret; its default may do
                 continue
+            part = value.__dict__[name]
             with inside(f".{name}"):
-                done[_key(name, field)] = shapes[name].dump(value.__dict__[name], writing)
+                try:
+                    done[_key(name, field)] = shapes[name].dump(part, writing)
+                except Misfit:
+                    if type(part) is not int or part is not field.default:
+                        raise
+                    done[_key(name, field)] = part  # nobody has validated the default
         if self._is_root:
             return done["root"]
         return done | cast("dict[str, Any]", value.__pydantic_extra__ or {})
 
+    def _dumped(self, value: Any, writing: Writing) -> Any:
+        try:
+            return super().dump(value, writing)
+        except Misfit:  # of a type that pydantic does not expect; the comparison judges it
+            return asked(lambda: self._write(value, warnings="none"))
+
     def load(self, plain: Any, reading: Reading) -> Any:
         try:
-            return self._with_answers(self._validated(rewrite_value(plain)), plain, reading)
+            value = self._with_answers(self._validated(rewrite_value(plain)), plain, reading)
+            return value if reading.given else numbers_read(value, plain)
         except Misfit:
             raise
         except ValidationError as error:
             refusal: Exception = error
             if self._may_be_read_fieldwise(error):
                 try:
-                    return self._loaded_fieldwise(plain, reading)
+                    value = self._loaded_fieldwise(plain, reading)
+                    return value if reading.given else numbers_read(value, plain)
                 except Misfit:
                     pass
         except Exception as error:
@@ -139,16 +158,20 @@ class Model(Leaf):
 
     def _with_answers(self, value: Any, plain: Any, reading: Reading) -> Any:
         """Build the answers of SDKs in it as their SDK does, which validation does not."""
-        if not self._has_special_parts():
-            return value
-        for name, shape in self._fields().items():
-            if name in value.__dict__ and holds_answers(shape):
+        for name, shape in self._answers.items():
+            if name in value.__dict__:
                 key = _key(name, self.cls.model_fields[name])
                 part = plain if self._is_root else plain.get(key)
                 if part is not None:
                     with inside(f".{name}"):
                         value.__dict__[name] = shape.load(part, reading)
         return value
+
+    @functools.cached_property
+    def _answers(self) -> dict[str, Shape]:
+        if not self._has_special_parts():
+            return {}
+        return {name: each for name, each in self._fields().items() if holds_answers(each)}
 
     def _fields(self) -> dict[str, Shape]:
         if self._shapes is None:

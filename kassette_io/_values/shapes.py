@@ -10,7 +10,8 @@ Rules:
 - Of a union the variant of the value's own class writes. What is written says which variant reads
   it: the first that holds all of it, that is, writes the same again; where none does, the first
   that fits. A type that an SDK builds unchecked takes anything, so it is asked after the others;
-  of several the one that validation has least against.
+  of several the one that validation has least against. Where TypedDicts are declared beside models
+  that an SDK builds, a model may come back as the dict that says the same.
 - ``bytes`` are text where they are UTF-8, as older journals have them, else ``{"base64": …}``.
 """
 
@@ -31,7 +32,7 @@ class Writing:
     """What holds while one value is written.
 
     ``fieldwise`` writes models field by field, under the names that reading takes. ``trusted`` are
-    the parts that a codec answers for, by id.
+    the parts that a codec or a union answers for, by id.
     """
 
     def __init__(self, *, fieldwise: bool) -> None:
@@ -43,8 +44,8 @@ class Reading:
     """What holds while one value is read.
 
     ``given`` says that a caller gave the JSON, and it was not read from a journal. ``trusted`` are
-    the parts that a codec has made, by id. The same object may stand where no codec is declared:
-    only where one has written the part and one has made it is there nothing to compare.
+    the parts that a codec or a union has made, by id. The same object may stand where neither is
+    declared: only where one has written the part and one has made it is there nothing to compare.
     """
 
     def __init__(self, *, given: bool = False) -> None:
@@ -180,10 +181,22 @@ class UnionShape(Shape):
         nearest: Misfit | None = None
         for variant in (*own, *(each for each in self.parts if each not in own)):
             try:
-                return variant.dump(value, writing)
+                plain = variant.dump(value, writing)
             except Misfit as misfit:
                 nearest = nearer(nearest, misfit)
+                continue
+            if self._offers_dicts and _takes_anything(variant) and self._is_json(plain):
+                writing.trusted[id(value)] = value
+            return plain
         return self._refuse(value, nearest)
+
+    def _is_json(self, plain: Any) -> bool:
+        """Tell whether what an SDK's model is written as comes back as just that JSON."""
+        try:
+            again = self.load(plain, Reading())
+        except Misfit:
+            return False
+        return is_dict(again) and json_equal(again, plain)
 
     def load(self, plain: Any, reading: Reading) -> Any:
         fitting: list[Any] = []
@@ -195,6 +208,8 @@ class UnionShape(Shape):
                 nearest = nearer(nearest, misfit)
                 continue
             if _holds_all(variant, value, plain):
+                if self._offers_dicts and is_dict(value):
+                    reading.trusted[id(value)] = value
                 return value
             fitting.append(value)
         if self._unchecked and not (reading.given and self._offers_dicts):

@@ -17,7 +17,16 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
-from kassette_io import MemoryStorage, Run, StepEntry, UsageError, ValueRefusedError, start
+from kassette_io import (
+    Context,
+    MemoryStorage,
+    Run,
+    StepEntry,
+    UsageError,
+    ValueRefusedError,
+    start,
+    workflow,
+)
 from tests.io.stories import RUN, journal_steps, journal_types
 
 pytestmark = pytest.mark.anyio
@@ -362,3 +371,50 @@ async def test_d3_on_replay_is_given_the_typed_value(memory: MemoryStorage) -> N
         lambda run: run.record("a", lambda: Loud(n=1), result_type=Loud, on_replay=shown.append),
     )
     assert shown == [Loud(n=1)]
+
+
+def some_function(value: Any) -> Any:
+    return value
+
+
+NO_TYPES: dict[str, Any] = {
+    "a lambda": lambda value: value,
+    "a function": some_function,
+    "a builtin": len,
+    "a method": "".join,
+    "a list of one": list[some_function],  # type: ignore[valid-type]
+    "a number": 5,
+    "a list": [int],
+    "a name": "int",
+    "a class with a codec's methods": type("C", (), {"to_json": id, "from_json": id}),
+}
+
+
+@pytest.mark.parametrize("declared", NO_TYPES.values(), ids=NO_TYPES)
+async def test_d3_7_what_is_no_type_is_refused_before_anything_runs(
+    memory: MemoryStorage, declared: Any
+) -> None:
+    """If it fails, a call is paid for before its result is refused for a typing mistake."""
+    paid = []
+
+    @workflow(storage=memory)
+    async def flow(ctx: Context) -> Any:
+        return await ctx.step("pay", lambda: paid.append(1), result_type=declared)
+
+    with pytest.raises(UsageError, match="cannot be rebuilt from JSON"):
+        await flow.start(run_id=RUN)
+    assert not paid
+    with pytest.raises(UsageError, match="cannot be rebuilt from JSON"):
+        workflow(flow.fn, storage=memory, events={"approved": declared})
+
+
+@pytest.mark.parametrize("events", [["a"], "a", {("a", int)}, {"": int}, {5: int}])
+async def test_d3_7_events_that_map_no_names_are_refused_when_they_are_declared(
+    memory: MemoryStorage, events: Any
+) -> None:
+    """If it fails, a payload is checked by nothing because its event's name was mistyped."""
+
+    async def flow(ctx: Context) -> None: ...
+
+    with pytest.raises(UsageError, match="event"):
+        workflow(flow, storage=memory, events=events)

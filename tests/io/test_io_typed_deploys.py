@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple, NotRequired, TypedDict
 
 import pydantic
 import pytest
@@ -357,3 +357,81 @@ async def test_d3_4_half_of_a_surrogate_pair_in_a_journal_of_javascript_is_read(
         await flow.resume(RUN, "go", value)
     await flow.resume(RUN, "go", plain)
     assert seen[0][:2] == (value, value)
+
+
+class Day(NamedTuple):
+    day: date
+
+
+class Span(NamedTuple):
+    day: date
+    days: int = 1
+    until: date | None = None
+
+
+class Wider(NamedTuple):
+    day: date
+    days: int
+
+
+class Keyed(TypedDict):
+    day: date
+    note: NotRequired[str]
+
+
+class Bare(TypedDict):
+    day: date
+
+
+class Tree(NamedTuple):
+    day: date
+    more: tuple[Tree, ...] = ()
+
+
+DAY = date(2026, 7, 1)
+GROWN: dict[str, tuple[Any, Any, Any, Any]] = {
+    "a named tuple": (Day, Day(DAY), Span, Span(DAY)),
+    "named tuples": (list[Day], [Day(DAY)], list[Span], [Span(DAY)]),
+    "a key that is not needed": (Bare, {"day": DAY}, Keyed, {"day": DAY}),
+    "a field that went": (Grown, Grown(text="a", added=["b"]), Old, Old(text="a")),
+    "a named tuple that holds itself": (
+        Tree,
+        Tree(DAY, (Tree(DAY),)),
+        Tree,
+        Tree(DAY, (Tree(DAY),)),
+    ),
+}
+
+
+def given_back(storage: MemoryStorage, declared: Any, value: Any) -> Any:
+    async def body(ctx: Context, given: Any) -> Any:
+        result = await ctx.step("s", lambda: value, result_type=declared)
+        await ctx.suspend("go")
+        return [given, result]
+
+    body.__annotations__["given"] = declared
+    return workflow(body, storage=storage)
+
+
+@pytest.mark.parametrize(("old", "value", "new", "read"), GROWN.values(), ids=GROWN)
+async def test_d3_4_a_type_may_grow_by_what_has_a_default(
+    memory: MemoryStorage, old: Any, value: Any, new: Any, read: Any
+) -> None:
+    """If it fails, a field with a default ends the runs that were recorded without it."""
+    await given_back(memory, old, value).start(value, run_id=RUN)
+    outcome = await given_back(memory, new, read).resume(RUN, "go", None)
+    assert outcome == Success([read, read], RUN)
+    assert type(outcome.result[0]) is type(read)
+
+
+async def test_d3_4_what_a_type_has_lost_without_saying_so_is_refused(
+    memory: MemoryStorage,
+) -> None:
+    """If it fails, a recorded part is dropped, or a field is made up for which nothing stands."""
+    await given_back(memory, Keyed, {"day": DAY, "note": "a"}).start({"day": DAY}, run_id=RUN)
+    with pytest.raises(ValueRefusedError, match="has the key 'note'"):
+        await given_back(memory, Bare, None).resume(RUN, "go", None)
+    other = MemoryStorage()
+    await given_back(other, Day, Day(DAY)).start(Day(DAY), run_id=RUN)
+    with pytest.raises(ValueRefusedError, match="has 1 items, and 2 are declared"):
+        await given_back(other, Wider, None).resume(RUN, "go", None)

@@ -450,8 +450,29 @@ async def test_d3_3_a_dict_for_a_message_is_never_taken_for_an_answer() -> None:
     await assert_kept(declared, [{"type": "text", "text": "x"}])
     with pytest.raises(UsageError):
         await every_way(declared, [{"type": "txt", "text": "x"}])
+
+
+async def test_d3_3_blocks_of_an_answer_in_a_history_come_back_as_the_dicts_that_say_the_same() -> (
+    None
+):
+    """If it fails, the history that anthropic's documentation shows is refused after it was paid."""
+    answer = message()
+    history = [{"role": "user", "content": "q"}, {"role": "assistant", "content": answer.content}]
+    seen, journaled = await every_way(list[MessageParam], history)
+    assert journaled == [history[0], {"role": "assistant", "content": MESSAGE["content"]}]
+    for each in seen:
+        blocks = each[1]["content"]
+        assert blocks[:3] == MESSAGE["content"][:3]
+        assert blocks[3].to_dict(warnings=False) == MESSAGE["content"][3]
+    block = claude.TextBlock.construct(type="text", text="x")
+    seen, _ = await every_way(list[claude.TextBlockParam | claude.TextBlock], [block, block])
+    assert seen == [[{"type": "text", "text": "x"}] * 2] * len(seen)
+    with pytest.raises(UsageError):  # nothing says that it is a block, or a dict
+        await every_way(dict[str, Any], {"a": block})
     with pytest.raises(UsageError):
-        await every_way(declared, [claude.TextBlock.construct(type="text", text="x")])
+        await every_way(
+            tuple[claude.TextBlockParam | claude.TextBlock, dt.date | Any], (block, block)
+        )
 
 
 async def test_d3_4_an_answer_recorded_as_another_type_is_no_failure_of_the_workflow() -> None:
