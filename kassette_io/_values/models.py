@@ -15,6 +15,7 @@ Rules:
 
 from __future__ import annotations
 
+import functools
 import sys
 import warnings
 from collections.abc import Sequence
@@ -157,16 +158,20 @@ class Model(Leaf):
 
     def _with_answers(self, value: Any, plain: Any, reading: Reading) -> Any:
         """Build the answers of SDKs in it as their SDK does, which validation does not."""
-        if not self._has_special_parts():
-            return value
-        for name, shape in self._fields().items():
-            if name in value.__dict__ and holds_answers(shape):
+        for name, shape in self._answers.items():
+            if name in value.__dict__:
                 key = _key(name, self.cls.model_fields[name])
                 part = plain if self._is_root else plain.get(key)
                 if part is not None:
                     with inside(f".{name}"):
                         value.__dict__[name] = shape.load(part, reading)
         return value
+
+    @functools.cached_property
+    def _answers(self) -> dict[str, Shape]:
+        if not self._has_special_parts():
+            return {}
+        return {name: each for name, each in self._fields().items() if holds_answers(each)}
 
     def _fields(self) -> dict[str, Shape]:
         if self._shapes is None:

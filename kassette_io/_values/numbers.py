@@ -9,14 +9,17 @@ Rules:
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from kassette_io._values.type_forms import is_dict, is_list
 
-_ABSENT = object()
+_ABSENT: Final = object()
+_SETTLED: Final = frozenset({str, float, bool, type(None)})
+"""What is not, and does not hold, an int."""
 
 
 def numbers_written(plain: Any, value: Any, default: Any = _ABSENT) -> Any:
@@ -29,11 +32,12 @@ def numbers_written(plain: Any, value: Any, default: Any = _ABSENT) -> Any:
         return numbers_written(plain, value.root)
     if is_list(plain):
         members = _members(value)
-        if len(members) == len(plain):
+        if len(members) == len(plain) and not _SETTLED.issuperset(map(type, members)):
             return list(map(numbers_written, plain, members, _defaults(default, len(plain))))
     elif is_dict(plain):
         for key, part, _, usual in _parts(value, plain):
-            plain[key] = numbers_written(plain[key], part, usual)
+            if type(part) not in _SETTLED:
+                plain[key] = numbers_written(plain[key], part, usual)
     return plain
 
 
@@ -45,13 +49,15 @@ def numbers_read(value: Any, plain: Any, default: Any = _ABSENT) -> Any:
     if getattr(value, "__pydantic_root_model__", False):
         vars(value)["root"] = numbers_read(value.root, plain)
     elif is_list(plain):
-        members = _members(value)
-        if len(members) == len(plain):
+        members = [] if _SETTLED.issuperset(map(type, plain)) else _members(value)
+        if members and len(members) == len(plain):
             return _with_members(
                 value, list(map(numbers_read, members, plain, _defaults(default, len(plain))))
             )
     elif is_dict(plain):
         for key, part, name, usual in [*_parts(value, plain)]:
+            if type(plain[key]) in _SETTLED:
+                continue
             done = numbers_read(part, plain[key], usual)
             if done is part:
                 continue
@@ -94,10 +100,11 @@ def _parts(value: Any, plain: dict[Any, Any]) -> Iterator[tuple[Any, Any, Any, A
             for key, (name, part) in zip(plain, value.items(), strict=True):
                 yield key, part, name, _ABSENT
     elif hasattr(value, "__pydantic_fields_set__"):
-        for name, field in kind.model_fields.items():
-            for key in (field.serialization_alias, field.alias, field.validation_alias, name):
-                if isinstance(key, str) and key in plain and name in value.__dict__:
-                    yield key, value.__dict__[name], name, field.default
+        held = value.__dict__
+        for name, keys, usual in _fields(kind):
+            for key in keys:
+                if key in plain and name in held:
+                    yield key, held[name], name, usual
                     break
         extra: dict[str, Any] = value.__pydantic_extra__ or {}
         for name, part in extra.items():
@@ -107,3 +114,21 @@ def _parts(value: Any, plain: dict[Any, Any]) -> Iterator[tuple[Any, Any, Any, A
         for name, field in kind.__dataclass_fields__.items():
             if name in plain and hasattr(value, name):
                 yield name, getattr(value, name), name, field.default
+
+
+@functools.lru_cache(maxsize=1024)
+def _fields(model: Any) -> list[tuple[str, list[str], Any]]:
+    """Return the fields of a model: the names in JSON, and the default."""
+    fields: dict[str, Any] = model.model_fields
+    return [
+        (
+            name,
+            [
+                each
+                for each in (field.serialization_alias, field.alias, field.validation_alias, name)
+                if isinstance(each, str)
+            ],
+            field.default,
+        )
+        for name, field in fields.items()
+    ]

@@ -29,9 +29,11 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Pydantic serializer warnings"),  # of the SDKs' own parsers
 ]
 
-_PACKAGES = [each.__module__.partition(".")[0] for each in openai.DefaultHttpxClient.__mro__]
-http: Any = importlib.import_module(next(each for each in _PACKAGES if each.startswith("httpx")))
-"""The HTTP library that the SDKs are built on; it has had two names."""
+
+def http_of(sdk: Any) -> Any:
+    """Return the HTTP library that an SDK is built on; they are about to change it."""
+    packages = [each.__module__.partition(".")[0] for each in sdk.DefaultHttpxClient.__mro__]
+    return importlib.import_module(next(each for each in packages if each.startswith("httpx")))
 
 
 class Out(pydantic.BaseModel):
@@ -113,6 +115,8 @@ HEADERS = {"x-request-id": "req", "request-id": "req"}
 
 def client(kind: Any, body: Any) -> Any:
     """Return a client whose provider answers everything with ``body``: an object, or a stream."""
+
+    http = http_of(anthropic if kind is anthropic.Anthropic else openai)
 
     def answer(request: Any) -> Any:
         if isinstance(body, str):
