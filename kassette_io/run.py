@@ -483,10 +483,12 @@ class Run(Driver):
         in flight: these are recorded first, and then what the run waits for (D7). Does nothing on a
         session that has ended.
         """
-        if self._machine.state is State.SUSPENDING:
-            await self.come_to_rest()
-        if not self._machine.ended:
-            await self._report(Close())
+        try:
+            if self._machine.state is State.SUSPENDING:
+                await self.come_to_rest()
+        finally:
+            if not self._machine.ended:
+                await self._report(Close())
 
     async def suspended(self) -> str:
         """Wait until the ``suspend`` entries of a session that waits are durable; return the event.
@@ -515,9 +517,11 @@ class Run(Driver):
         if error is None:
             await self.aclose()
         elif not self._machine.ended:
-            if self._machine.state is State.SUSPENDING and not isinstance(error, GeneratorExit):
-                await self.come_to_rest()
-            await self._report_failure(Close(), error)
+            try:
+                if self._machine.state is State.SUSPENDING and not isinstance(error, GeneratorExit):
+                    await self.come_to_rest()
+            finally:
+                await self._report_failure(Close(), error)
 
     def __del__(self) -> None:
         if self._machine.ended or self._machine.state is State.NEW:

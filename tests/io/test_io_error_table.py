@@ -357,7 +357,7 @@ async def test_one_except_clause_catches_every_kassette_error() -> None:
         for name in kassette_io.__all__
         if name.endswith("Error") and not name.startswith("is_")
     ]
-    assert len(errors) == 18
+    assert len(errors) == 19
     for error in errors:
         assert issubclass(error, KassetteError)
         assert issubclass(error, Exception) != (error in (KassetteError, SuspendError))

@@ -15,6 +15,7 @@ from kassette import SuspendedRun, run_status
 from kassette_io import (
     Context,
     Failed,
+    LocalStorage,
     MemoryStorage,
     StepEntry,
     Success,
@@ -286,6 +287,36 @@ async def test_d7_without_the_wrapper_a_session_that_suspends_ends_its_steps_fir
     assert [entry.type for entry in entries] == ["start", "step", "suspend"]
     assert run_status(entries) == SuspendedRun(waiting_for="go")
     assert pay.said == ["called", "paid"]
+
+
+def test_d7_a_loop_that_ends_while_a_run_suspends_closes_its_session(tmp_path: Any) -> None:
+    """If it fails, a program that is done with its loop leaves the run locked, and a warning."""
+    begun = asyncio.Event()
+
+    @workflow(storage=LocalStorage(tmp_path))
+    async def flow(ctx: Context) -> None:
+        async def ask() -> None:
+            await turns()
+            await ctx.suspend("go")
+
+        try:
+            await asyncio.gather(ctx.step("charge", anyio.sleep_forever), ask())
+        finally:
+            begun.set()
+
+    async def main() -> None:
+        task = asyncio.create_task(flow.start(run_id=RUN))
+        await begun.wait()
+        await turns()
+        assert not task.done()
+
+    asyncio.run(main())
+
+    async def again() -> int:
+        async with await start(LocalStorage(tmp_path), RUN) as run:
+            return run.session
+
+    assert asyncio.run(again()) == 2
 
 
 # --- what two tools ask for -------------------------------------------------------------------
