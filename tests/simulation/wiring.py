@@ -7,6 +7,7 @@ threads, the module ``os``, the wall clock and random tokens.
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, nullcontext
@@ -246,6 +247,7 @@ def wired() -> Iterator[None]:
             setattr(where, name, value)
         yield
     finally:
+        gc.collect()  # what crashed was never closed, and is not to be told of that outside
         logger.disabled = was_disabled
         for where, name, value in before:
             if value is missing:
