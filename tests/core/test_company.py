@@ -255,6 +255,8 @@ def test_a_block_that_is_cancelled_keeps_its_waits_only_beside_a_suspension(outs
         assert kept == ["inner", "outer"]
         return
     session.do(EnterParallel(("x",), caller="tool"))
+    session.do(EnterParallel(("y",), caller="another tool"))
+    assert told(session, WaitForEvent("other", path=("y",), caller="y")) == "other"
     assert session.do(Record("step", ("x",), "again")) == [RunStep("x:step", "x:step")]
     session.do(StepFailed("x:step"))
     assert told(session, WaitForEvent("inner", path=("x",), caller="again")) == "inner"
