@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 
 from kassette import JournalCorruptionError, StorageError, SuspendedRun, decode_journal
 from kassette.evidence import summary
-from kassette.evidence.summary import BLOCK, RunSummary, Wanted, summarise
+from kassette.evidence.summary import BLOCK, RunSummary, Wanted, summarise, summarise_ends
 from kassette.timestamps import instant
 from kassette_cli.verbs import list as listing
 from kassette_cli.verbs.list import summarise_file
@@ -238,3 +238,9 @@ def test_a_table_of_many_runs_keeps_no_file_open(tmp_path: Path) -> None:
     for journal in (*JOURNALS.values(), LONG):
         of_file(tmp_path, journal)
     assert len(os.listdir("/dev/fd")) == opened
+
+
+def test_a_last_block_of_starts_alone_does_not_tell_the_state() -> None:
+    """A long run whose last sessions did nothing would be told by a line that was cut in two."""
+    head = START.encode().ljust(BLOCK, b" ")
+    assert summarise_ends("r", head, b"the rest of a step\n" + START_302.encode()) is None
