@@ -11,7 +11,7 @@ _PACKAGES = ("kassette_io", "kassette", "kassette_io.testing")
 
 
 def lazy_names(package: str, names_by_module: Mapping[str, str]) -> Callable[[str], object]:
-    """Give the ``__getattr__`` of ``package`` that takes each name from its module (PEP 562).
+    """Return the ``__getattr__`` of ``package`` that takes each name from its module (PEP 562).
 
     ``names_by_module`` maps a module to its names, separated by spaces.
     """

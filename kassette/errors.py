@@ -275,7 +275,7 @@ def with_run_id(error: _E, run_id: str) -> _E:
 
 
 def is_suspend_error(error: object) -> TypeGuard[BaseException]:
-    """Tell whether ``error`` is, or as an exception group holds at any depth, a SuspendError.
+    """Return whether ``error`` is, or as an exception group holds at any depth, a SuspendError.
 
     The question to ask before swallowing anything: if it answers True, raise ``error`` again.
     """

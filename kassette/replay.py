@@ -88,17 +88,17 @@ class Recorded:
         return self._last_numbers.get(name, 0)
 
     def open_events(self) -> list[str]:
-        """Give the events that are waited for, in the order of their first wait."""
+        """Return the events that are waited for, in the order of their first wait."""
         return [event for event in self.deadlines if event not in self.resumes]
 
     def expired(self, now: datetime) -> bool:
-        """Tell whether the run is suspended and the deadline of an open event has passed."""
+        """Return whether the run is suspended and the deadline of an open event has passed."""
         if self.suspended_on is None:
             return False
         return any(self.is_late(event, now) for event in self.deadlines)
 
     def is_late(self, event: str, now: datetime) -> bool:
-        """Tell whether ``event`` is open, suspended or not, and its deadline has passed."""
+        """Return whether ``event`` is open, suspended or not, and its deadline has passed."""
         deadline = None if event in self.resumes else self.deadlines.get(event)
         return deadline is not None and has_passed(deadline, now)
 

@@ -36,7 +36,7 @@ class _Step(Protocol):
         """Take note that the step has no result."""
         ...
 
-    def let_go(self) -> None:
+    def let_go(self, error: BaseException) -> None:
         """Do as ``fail``, without waiting."""
         ...
 
@@ -87,7 +87,7 @@ class Attempt:
             return
         self._settled = True
         if self._leave is None:
-            self._step.let_go()
+            self._step.let_go(error or _Unfinished())
         else:
             await self._step.fail(error or _Unfinished())
 
@@ -96,7 +96,7 @@ class Attempt:
         if self._settled:
             return
         self._settled = True
-        self._step.let_go()
+        self._step.let_go(_Unfinished())
         warnings.warn(
             f"the attempt of step {self.step_id!r} was begun and forgotten; use `async with` "
             "around the work",

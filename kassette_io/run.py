@@ -25,7 +25,6 @@ from kassette import (
     Close,
     Complete,
     Deliver,
-    Effect,
     EnterFunction,
     EnterParallel,
     Fail,
@@ -63,7 +62,7 @@ from kassette_io.driver import Driver
 from kassette_io.loops.waiting import checkpoint_if_cancelled, current_task, finish, fly
 from kassette_io.observing import Observer
 from kassette_io.storages.protocol import SessionStorage
-from kassette_io.typed import Kept, TypedValue, ValueCodec, annotated_value, typed_value
+from kassette_io.typed import TypedValue, ValueCodec, annotated_value, typed_value
 
 T = TypeVar("T")
 
@@ -211,21 +210,29 @@ class Run(Driver):
             typed = annotated_value(fn, "return")
         else:
             typed = self._typed(name, fn, result_type)
+        asked = self._ask_for(path, name, interchangeable)
+        if isinstance(asked, str):
+            call.step_id = asked
+            if self._watch is not None:
+                call.on_failed_attempt = partial(self._watch.tell, "attempt_failed", asked)
+            return await self._run_step(path, call, typed)
+        result = self._value_of(asked, typed)
+        if on_replay is not None:
+            await self._show(on_replay, result)
+        await self._count_replay()
+        return result
+
+    def _ask_for(self, path: BranchPath, name: str, interchangeable: bool) -> StepEntry | str:
+        """Return the entry of a step that is on record, or the id of one that has begun."""
         match self._handle(Record(name, path, ref(current_task()), interchangeable))[0]:
             case Replay(entry=entry):
                 if self._watch is not None:
                     self._watch.tell("step_replayed", entry)
-                result = self._value_of(entry, typed)
-                if on_replay is not None:
-                    await self._show(on_replay, result)
-                await self._count_replay()
-                return result
+                return entry
             case RunStep(step_id=step_id):
-                call.step_id = step_id
                 if self._watch is not None:
                     self._watch.tell("step_started", step_id)
-                    call.on_failed_attempt = partial(self._watch.tell, "attempt_failed", step_id)
-                return await self._run_step(path, call, typed)
+                return step_id
             case Raise(error=error):
                 try:
                     raise error
@@ -279,24 +286,10 @@ class Run(Driver):
                     result = await self._fly(path, partial(as_coroutine, result), context)
             else:
                 result = await self._fly(path, call.perform, context)
-            kept, effects = self._keep(step_id, result, typed)
         except BaseException as error:
             await self.fail_step(step_id, error)
             raise
-        settled = cast("Return", await self._perform(effects))
-        return settled.result if kept is None else kept.value
-
-    def _keep(
-        self, step_id: str, result: Any, typed: TypedValue | None
-    ) -> tuple[Kept | None, list[Effect]]:
-        kept = None
-        try:
-            if typed is not None:
-                kept = typed.keep(result, f"the result of step {step_id!r}")
-            plain = result if kept is None else kept.plain
-            return kept, self._handle(StepSucceeded(step_id, plain))
-        except ValueRefusedError as refused:
-            raise _after_the_call(refused, self.run_id) from refused.__cause__
+        return await self.succeed_step(step_id, result, typed)
 
     async def begin_at(
         self, path: BranchPath, name: str, result_type: Any, interchangeable: bool
@@ -307,26 +300,14 @@ class Run(Driver):
         if result_type is not None:
             with naming_run(self.run_id):
                 typed = typed_value(result_type)
-        match self._handle(Record(name, path, ref(current_task()), interchangeable))[0]:
-            case Replay(entry=entry):
-                if self._watch is not None:
-                    self._watch.tell("step_replayed", entry)
-                await self._count_replay()
-                return Recorded(self._value_of(entry, typed))
-            case RunStep(step_id=step_id):
-                if self._watch is not None:
-                    self._watch.tell("step_started", step_id)
-                half = _Half(self, step_id, typed)
-                attempt = Attempt(self.run_id, step_id, half, partial(self._enter, step_id))
-                self._forgotten[step_id] = ref(attempt)
-                return attempt
-            case Raise(error=error):
-                try:
-                    raise error
-                finally:
-                    del error  # its traceback leads to this frame
-            case other:  # pragma: no cover - the machine answers Record with one of the three
-                raise AssertionError(other)
+        asked = self._ask_for(path, name, interchangeable)
+        if not isinstance(asked, str):
+            await self._count_replay()
+            return Recorded(self._value_of(asked, typed))
+        half = _Half(self, asked, typed)
+        attempt = Attempt(self.run_id, asked, half, partial(self._enter, asked))
+        self._forgotten[asked] = ref(attempt)
+        return attempt
 
     def _enter(self, step_id: str) -> Callable[[], None]:
         del self._forgotten[step_id]
@@ -334,18 +315,25 @@ class Run(Driver):
 
     async def succeed_step(self, step_id: str, result: Any, typed: TypedValue | None) -> Any:
         """Record the result of a step that was begun, and return it as the journal holds it."""
+        kept = None
         try:
-            kept, effects = self._keep(step_id, result, typed)
+            if typed is not None:
+                kept = typed.keep(result, f"the result of step {step_id!r}")
+            effects = self._handle(StepSucceeded(step_id, result if kept is None else kept.plain))
         except BaseException as error:
             await self.fail_step(step_id, error)
+            if isinstance(error, ValueRefusedError):
+                raise _after_the_call(error, self.run_id) from error.__cause__
             raise
         settled = cast("Return", await self._perform(effects))
         return settled.result if kept is None else kept.value
 
-    def drop_step(self, step_id: str) -> None:
+    def drop_step(self, step_id: str, error: BaseException) -> None:
         """Take note that nobody ends a step any more."""
         self._forgotten.pop(step_id, None)
         self._let_go(StepFailed(step_id))
+        if self._watch is not None:
+            self._watch.tell("step_failed", step_id, error)
 
     async def fail_step(self, step_id: str, error: BaseException) -> None:
         """Take note that a step has ended without a result."""
@@ -575,8 +563,8 @@ class _Half:
     async def fail(self, error: BaseException) -> None:
         await self._run.fail_step(self._step_id, error)
 
-    def let_go(self) -> None:
-        self._run.drop_step(self._step_id)
+    def let_go(self, error: BaseException) -> None:
+        self._run.drop_step(self._step_id, error)
 
 
 def _after_the_call(refused: ValueRefusedError, run_id: str) -> ValueRefusedError:

@@ -5,8 +5,9 @@ Rules:
   does to one changes nothing that is recorded.
 - What the consumer has not taken when it leaves the block in peace is read and recorded as well:
   the source has been asked for all of it. Left by an exception or a cancellation, nothing is.
-- A source that has failed has no whole, even if the consumer has dealt with that: its error is
-  raised when the block is left.
+- A stream that broke off has no whole, even if the consumer has dealt with that: its source failed,
+  an item could not be kept, or a timeout struck inside of the block. That is raised when the block
+  is left.
 - A stream is closed when its block is left, however that happens.
 - What is held in memory is bounded by the items as they are written.
 """
@@ -69,7 +70,7 @@ class Stream:
         self._recorded: Iterator[Any] = iter(())
         self._written: list[bytes] = []
         self._bytes = 0
-        self._broken: BaseException | None = None
+        self._broken: Exception | None = None
         self._closing = AsyncExitStack()
         self.result: Any = None
 
@@ -102,13 +103,19 @@ class Stream:
                 return recorded
             raise StopAsyncIteration
         try:
-            item = await anext(self._items)
+            return self._take(await anext(self._items))
         except StopAsyncIteration:
             raise
-        except BaseException as error:
+        except Exception as error:
             self._broken = error
             raise
-        return self._take(item)
+        except BaseException:
+            self._broken = UsageError(
+                f"stream {self._name!r} was cut off inside of its block, which went on; put a "
+                "timeout around the whole block",
+                run_id=self._run_id,
+            )
+            raise
 
     async def __aexit__(
         self,

@@ -199,3 +199,17 @@ async def test_what_is_no_list_of_observers_is_refused_at_once(
     with pytest.raises(UsageError, match="observers is a list of Observers, not"):
         await start(memory, RUN, observers=given)
     assert await memory.read_all(RUN) == []
+
+
+async def test_an_attempt_that_is_never_entered_has_failed(memory: MemoryStorage) -> None:
+    """If it fails, the span of a step that was begun and given up never ends."""
+    heard: list[tuple[Any, ...]] = []
+
+    @workflow(storage=memory, observers=[telling(heard)])
+    async def flow(ctx: Context) -> None:
+        begun = await ctx.begin("half")
+        assert not isinstance(begun, tuple)
+        await begun.fail(KeyError())
+
+    await flow.start(run_id=RUN)
+    assert heard[1:3] == [("step_started", 1, "half"), ("step_failed", 1, "half", "KeyError")]

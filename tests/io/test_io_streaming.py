@@ -376,3 +376,32 @@ async def test_a_stream_beside_a_tool_that_suspends_is_cancelled_and_asked_for_a
 
     assert await flow.start(run_id=RUN) == Suspended("go", RUN)
     assert await journal_types(memory) == ["start", "suspend"]
+
+
+@pytest.mark.parametrize("why", ["an item", "the bound", "a timeout"])
+async def test_what_broke_a_stream_off_cannot_be_hidden(memory: MemoryStorage, why: str) -> None:
+    """If it fails, a consumer that goes on records an answer with a hole in it for the whole."""
+
+    async def endless() -> AsyncIterator[int]:
+        yield 1
+        await anyio.sleep_forever()
+
+    async def consume(items: Any) -> None:
+        with CancelScope() as scope:
+            try:
+                async for _ in items:
+                    if why == "a timeout":
+                        scope.cancel()
+            except UsageError:
+                pass
+
+    source: Any = endless if why == "a timeout" else Source([1, {1} if why == "an item" else 2, 3])
+    how = {"max_bytes": 1} if why == "the bound" else {}
+    said = {
+        "an item": "item 1 of stream 'llm'",
+        "the bound": "more than 1 bytes of items",
+        "a timeout": "was cut off inside of its block, which went on",
+    }
+    with pytest.raises(UsageError, match=said[why]):
+        await flow_over(memory, source, consume, **how).start(run_id=RUN)
+    assert await journal_types(memory) == ["start"]
