@@ -121,7 +121,8 @@ CURRENT: ContextVar[Any] = ContextVar("kassette_context", default=None)
 def context_inside(owner: Owner, step_id: str) -> Context:
     """Return a copy of the current context that says it is inside of this step."""
     context = copy_context()
-    context.run(go_inside, owner, step_id)
+    context.run(_INSIDE.set, (*_INSIDE.get(), (owner, step_id)))
+    context.run(CURRENT.set, None)
     return context
 
 

@@ -258,8 +258,11 @@ class Workflow(Generic[InT, OutT]):
     async def _drive(self, run: Run) -> RunResult[OutT]:
         async with run:
             outcome = await self._outcome(run)
-        await self._tell(outcome)
-        return outcome
+        try:
+            await self._tell(outcome)
+            return outcome
+        finally:
+            del outcome  # the error's traceback may lead to this frame
 
     async def _outcome(self, run: Run) -> RunResult[OutT]:
         run.settle_in()
