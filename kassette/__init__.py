@@ -8,6 +8,8 @@ A map for newcomers:
 - ``opening``      whether a session may be opened on what a journal records
 - ``machine``      one session of one run: commands in, effects out
 - ``steps``, ``waits``  its parts: what is numbered and replayed, what is waited for
+- ``lanes``        where workflow and journal part: renamed, removed and reordered steps
+- ``notes``        what an entry says beside what replay needs: who wrote it, since when
 - ``transitions``  which command has a place in which state
 - ``marks``, ``refusals``  the entries that begin and end a session, and the errors that refuse it
 - ``commands``, ``effects``  the machine's vocabulary
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     from kassette.effects import (
         Append as Append,
         Deliver as Deliver,
+        Diverged as Diverged,
         Effect as Effect,
         Opened as Opened,
         Raise as Raise,
@@ -120,6 +123,9 @@ if TYPE_CHECKING:
         check_run_id as check_run_id,
         is_run_id as is_run_id,
     )
+    from kassette.notes import (
+        FailedAttempt as FailedAttempt,
+    )
     from kassette.retry import (
         Retry as Retry,
     )
@@ -154,7 +160,9 @@ _NAMES = {
         "LeaveFunction LeaveParallel LoadFailed Loaded Record Resume Start StepFailed "
         "StepSucceeded WaitForEvent"
     ),
-    "kassette.effects": ("Append Deliver Effect Opened Raise Release Reload Replay Return RunStep"),
+    "kassette.effects": (
+        "Append Deliver Diverged Effect Opened Raise Release Reload Replay Return RunStep"
+    ),
     "kassette.entries": (
         "BaseEntry CancelEntry CompleteEntry Entry ErrorEntry ForkSource ResumeEntry "
         "SUSPEND_TIMEOUT_EXPIRED StartEntry StepEntry SuspendEntry TerminalEntry UNSET "
@@ -171,6 +179,7 @@ _NAMES = {
     "kassette.forking": ("plan_fork"),
     "kassette.machine": ("Machine"),
     "kassette.naming": ("BranchPath check_run_id is_run_id"),
+    "kassette.notes": ("FailedAttempt"),
     "kassette.retry": ("Retry"),
     "kassette.status": (
         "Cancelled Completed FailedRun RunStatus SuspendedRun Unsettled get_metadata run_status"

@@ -21,6 +21,7 @@ Rules:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from reprlib import Repr
 from types import MappingProxyType
@@ -42,12 +43,19 @@ from kassette.entries import (
 )
 from kassette.errors import JournalCorruptionError
 from kassette.immutable import Immutable
+from kassette.notes import is_begun_only
 from kassette.values import decode_value, rewrite_value
 
 _ENVELOPE = frozenset({"type", "session", "offset", "timestamp"})
 _PLAIN_STEP_HEAD = len(_ENVELOPE) + len(("stepId", "name"))
 _RESULT = b',"result":'
 _BRACE = ord("}")
+_STEP_ID = b',"stepId":'
+_BEFORE_NOTES = re.compile(
+    rb'\{"type":"step","session":[0-9]{1,16},"offset":[0-9]{1,16},"timestamp":"[^"\\]*",'
+)
+_AFTER_NOTES = re.compile(rb',"stepId":"[^"\\]*","name":"[^"\\]*"')
+_BEFORE_BEGUN = len('{"startedAt":')
 _BRIEF = Repr()
 _BRIEF.maxstring = _BRIEF.maxother = 80
 
@@ -113,7 +121,9 @@ def encode_entry(entry: Entry, offset: int) -> bytes:
         "offset": offset,
         "timestamp": entry.timestamp,
     }
-    if entry.extra_json != b"{}":
+    if is_begun_only(entry.extra_json):
+        members["startedAt"] = orjson.Fragment(entry.extra_json[_BEFORE_BEGUN:-1])
+    elif entry.extra_json != b"{}":
         members |= {key: _text(value) for key, value in entry.extra.items()}
     match entry:
         case StepEntry():
@@ -141,7 +151,8 @@ def encode_entry(entry: Entry, offset: int) -> bytes:
         case CancelEntry():
             _put(members, reason=entry.reason)
         case CompleteEntry():
-            pass
+            if entry.result_json is not None:
+                members["result"] = orjson.Fragment(entry.result_json)
         case _:
             assert_never(entry)
     try:
@@ -264,15 +275,34 @@ def _plain_step(data: bytes, begin: int, end: int, offset: int) -> StepEntry | N
         orjson.loads(result_json)
         position, session, timestamp = head["offset"], head["session"], head["timestamp"]
         step_id, name = head["stepId"], head["name"]
-        if len(head) != _PLAIN_STEP_HEAD or head["type"] != StepEntry.type:
+        if head["type"] != StepEntry.type:
             return None
+        extra_json = b"{}"
+        if len(head) != _PLAIN_STEP_HEAD:
+            extra_json = _notes(data, begin, cut)
     except (ValueError, KeyError, TypeError):
         return None
     texts = type(step_id) is type(name) is type(timestamp) is str
     numbers = type(session) is type(position) is int
     if not texts or not numbers or not 0 <= session <= MAX_SESSION or position != offset:
         return None
-    return StepEntry.of_fields(session, timestamp, offset, b"{}", step_id, name, result_json)
+    return StepEntry.of_fields(session, timestamp, offset, extra_json, step_id, name, result_json)
+
+
+def _notes(data: bytes, begin: int, end: int) -> bytes:
+    """Cut the notes out of the head of a step, which is an object once it is closed.
+
+    Raises ValueError where they do not stand in one piece between the members that every entry has
+    and those of a step, or might hold such names themselves.
+    """
+    before = _BEFORE_NOTES.match(data, begin, end)
+    behind = data.find(_STEP_ID, begin, end)
+    if before is None or behind < before.end() or data.rfind(_STEP_ID, begin, end) != behind:
+        raise ValueError("notes in another place")
+    notes = data[before.end() : behind]
+    if b"{" in notes or b"\\" in notes or not _AFTER_NOTES.fullmatch(data, behind, end):
+        raise ValueError("notes that have to be read")
+    return b"{" + notes + b"}"
 
 
 def _slice(line: bytes, members: dict[str, Any], key: str) -> bytes | None:
@@ -333,7 +363,7 @@ def _resume(fields: _Fields) -> ResumeEntry:
 
 
 def _complete(fields: _Fields) -> CompleteEntry:
-    return CompleteEntry(**fields.envelope())
+    return CompleteEntry(result_json=fields.optional_payload("result"), **fields.envelope())
 
 
 def _error(fields: _Fields) -> ErrorEntry:

@@ -6,13 +6,14 @@ apart; the machine only compares it. A driver with a single task may leave it ou
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping, Sequence
 from datetime import datetime
-from typing import TypeAlias, final
+from typing import Any, TypeAlias, final
 
 from kassette.entries import UNSET, Entry, Unset
 from kassette.immutable import Immutable
 from kassette.naming import BranchPath
+from kassette.notes import FailedAttempt
 from kassette.timestamps import Timeout
 
 
@@ -23,12 +24,16 @@ class Start(Immutable):
     ``metadata`` is checked against the journal only where it is given (None is a value).
     ``writer`` is a token unique to this session, made by the driver: randomness is IO. ``workflow``
     is the name of the workflow that asks, which has to be the one that the journal began with.
+    ``notes`` say which process and code opens the session (``host``, ``pid``, ``lib``, ``code``,
+    ``found``); ``strict`` has steps refused where workflow and journal part.
     """
 
     metadata: object | Unset = UNSET
     version: str | None = None
     writer: str | None = None
     workflow: str | None = None
+    notes: Mapping[str, Any] | None = None
+    strict: bool = False
 
 
 @final
@@ -36,7 +41,8 @@ class Resume(Immutable):
     """Open a session that delivers ``event_name``; a payload already journaled wins.
 
     ``given_at`` is the instant (aware) at which the answer was given, if that was before now: the
-    instant that decides whether it came before the deadline.
+    instant that decides whether it came before the deadline. ``by`` says, in free text, who gave
+    it; ``notes`` and ``strict`` are those of ``Start``.
     """
 
     event_name: str
@@ -45,6 +51,9 @@ class Resume(Immutable):
     writer: str | None = None
     workflow: str | None = None
     given_at: datetime | None = None
+    by: str | None = None
+    notes: Mapping[str, Any] | None = None
+    strict: bool = False
 
 
 @final
@@ -82,21 +91,27 @@ class Record(Immutable):
     """The workflow asks for step ``name`` on branch ``path``.
 
     ``interchangeable`` says that calls of this name may overlap, since their results may be
-    swapped.
+    swapped. ``aside`` says that the caller is not the task that runs the branch.
     """
 
     name: str
     path: BranchPath = ()
     caller: Hashable = None
     interchangeable: bool = False
+    aside: bool = False
 
 
 @final
 class StepSucceeded(Immutable):
-    """Report: the function of a running step returned ``result``."""
+    """Report: the function of a running step returned ``result``.
+
+    It took ``attempts``; ``errors`` are those of the last that failed.
+    """
 
     step_id: str
     result: object
+    attempts: int = 1
+    errors: Sequence[FailedAttempt] = ()
 
 
 @final
@@ -152,16 +167,22 @@ class LeaveParallel(Immutable):
 
 @final
 class Complete(Immutable):
-    """The workflow returned."""
+    """The workflow returned ``result``, which is noted where JSON holds it and it is small."""
+
+    result: object | Unset = UNSET
 
 
 @final
 class Fail(Immutable):
-    """The workflow raised; ``name`` is the exception's type, ``stack`` its traceback."""
+    """The workflow raised; ``name`` is the exception's type, ``stack`` its traceback.
+
+    ``notes`` say which step's error it is, if it is one's.
+    """
 
     message: str
     name: str | None = None
     stack: str | None = None
+    notes: Mapping[str, Any] | None = None
 
 
 @final

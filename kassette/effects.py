@@ -34,6 +34,18 @@ class Opened(Immutable):
 
 
 @final
+class Diverged(Immutable):
+    """Tell whoever looks on that workflow and journal part at ``step_id``.
+
+    ``passed_over`` are recorded steps that the workflow should have asked for before; without any,
+    the step is replayed after one that was recorded later.
+    """
+
+    step_id: str
+    passed_over: tuple[str, ...]
+
+
+@final
 class RunStep(Immutable):
     """Run the step's function, then report ``StepSucceeded`` or ``StepFailed``."""
 
@@ -75,5 +87,7 @@ class Raise(Immutable):
     error: KassetteError
 
 
-Effect: TypeAlias = Append | Reload | Opened | RunStep | Replay | Return | Deliver | Release | Raise
+Effect: TypeAlias = (
+    Append | Reload | Opened | Diverged | RunStep | Replay | Return | Deliver | Release | Raise
+)
 """Everything that a machine can ask for."""

@@ -35,7 +35,8 @@ class BaseEntry(Immutable, kw_only=True):
 
     ``session`` is the number of the session that wrote it, ``timestamp`` the ISO 8601 UTC instant,
     ``offset`` its position in the journal counted from 0 (None until storage assigned one), and
-    ``extra_json`` an object of the fields that this version does not know, kept as they were found.
+    ``extra_json`` an object of all other fields, kept as they were found: notes for people (see
+    ``kassette.notes``), and what this version does not know.
     """
 
     type: ClassVar[str]
@@ -47,7 +48,7 @@ class BaseEntry(Immutable, kw_only=True):
 
     @property
     def extra(self) -> dict[str, Any]:
-        """The fields that this version does not know, decoded anew."""
+        """The fields that replay has no use for, decoded anew."""
         return cast("dict[str, Any]", decode_value(self.extra_json))
 
     def at(self, offset: int) -> Self:
@@ -164,13 +165,22 @@ class ResumeEntry(BaseEntry, kw_only=True):
     value_json: bytes
 
     @classmethod
-    def of(cls, *, session: int, timestamp: str, event_name: str, value: object) -> ResumeEntry:
+    def of(
+        cls,
+        *,
+        session: int,
+        timestamp: str,
+        event_name: str,
+        value: object,
+        notes: bytes = b"{}",
+    ) -> ResumeEntry:
         """Record a payload. Raises UsageError, naming the event, if JSON cannot hold it (D3)."""
         return cls(
             session=session,
             timestamp=timestamp,
             event_name=event_name,
             value_json=encode_value(value, f"the value of event {event_name!r}"),
+            extra_json=notes,
         )
 
     @property
@@ -181,9 +191,16 @@ class ResumeEntry(BaseEntry, kw_only=True):
 
 @final
 class CompleteEntry(BaseEntry, kw_only=True):
-    """Terminal: the workflow returned."""
+    """Terminal: the workflow returned; ``result_json`` is what, where that is on record."""
 
     type: ClassVar[str] = "complete"
+
+    result_json: bytes | None = None
+
+    @property
+    def result(self) -> Any:
+        """What the workflow returned, decoded anew; None where it is not on record."""
+        return None if self.result_json is None else decode_value(self.result_json)
 
 
 @final

@@ -27,7 +27,7 @@ Rule (D1): every ordinary error is also an ``Exception``. ``SuspendError`` is no
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeGuard, TypeVar, cast, final
 
@@ -178,23 +178,39 @@ class RunCancelledError(KassetteError, Exception):
 
 @final
 class ReplayMismatchError(KassetteError, Exception):
-    """The journal holds another step under this id than the code asks for.
+    """The workflow asks for another step than the journal holds at this place.
 
-    ``expected_name`` is the recorded name, ``actual_name`` the one of the current call.
+    ``expected_name`` is the recorded name, ``actual_name`` the one of the current call. In a strict
+    session (``on_divergence="raise"``) ``passed_over`` are the recorded steps that the workflow
+    should have asked for first; without any, the step was recorded before one that was asked for
+    earlier.
     """
 
     def __init__(
-        self, step_id: str, expected_name: str, actual_name: str, *, run_id: str | None = None
+        self,
+        step_id: str,
+        expected_name: str,
+        actual_name: str,
+        *,
+        passed_over: Sequence[str] | None = None,
+        run_id: str | None = None,
     ) -> None:
+        if passed_over is None:
+            what = f"recorded as {expected_name!r}, asked for as {actual_name!r}"
+        elif passed_over:
+            what = f"asked for before {', '.join(map(repr, passed_over))}, which is on record"
+        else:
+            what = "asked for after a step that was recorded later"
         super().__init__(
-            f"step {step_id!r} of run {run_id!r}: recorded as {expected_name!r}, asked for as "
-            f"{actual_name!r}. The workflow's shape has changed since it was recorded: "
-            "rename changed steps, or bump the version",
+            f"step {step_id!r} of run {run_id!r}: {what}. The workflow's shape has changed since "
+            "the run was recorded. Run it with the code that recorded it, or fork it before the "
+            "change; for new runs, change the version",
             run_id=run_id,
         )
         self.step_id = step_id
         self.expected_name = expected_name
         self.actual_name = actual_name
+        self.passed_over = tuple(passed_over or ())
 
 
 @final

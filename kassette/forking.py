@@ -8,11 +8,13 @@ Waits, deadlines and terminal entries are not copied, so an expired or finished 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from kassette.entries import Entry, ForkSource, ResumeEntry, StartEntry, StepEntry
 from kassette.errors import UsageError
+from kassette.notes import write_notes
 from kassette.timestamps import format_timestamp
 
 
@@ -25,12 +27,15 @@ def plan_fork(
     version: str | None = None,
     writer: str | None = None,
     workflow: str | None = None,
+    notes: Mapping[str, Any] | None = None,
     now: datetime,
 ) -> list[Entry]:
     """Give every entry of the new run's journal, the open session's ``start`` last.
 
     Exactly one cut point: ``from_offset`` (0 to the number of source entries) or ``from_step_id``
-    (the first step with that id). Raises UsageError for an unknown source or cut point.
+    (the first step with that id). ``notes`` are those of ``Start``.
+
+    Raises UsageError for an unknown source or cut point.
     """
     cut = _cut(source_run_id, source, from_offset, from_step_id)
     timestamp = format_timestamp(now)
@@ -56,6 +61,7 @@ def plan_fork(
             writer=writer,
             workflow=workflow,
             source=ForkSource(run_id=source_run_id, from_offset=cut),
+            extra_json=write_notes({**(notes or {}), "opened": "fork"}),
         )
     )
     return [entry.at(offset) for offset, entry in enumerate(entries)]

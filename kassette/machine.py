@@ -70,7 +70,7 @@ from kassette.errors import (
     UsageError,
     with_run_id,
 )
-from kassette.marks import cancel_entry, complete_entry, error_entry, resume_entry, start_entry
+from kassette.marks import cancel_entry, ending_entry, opening_entry, resume_entry
 from kassette.naming import BranchPath, check_run_id
 from kassette.opening import check_command, check_not_over, must_cancel, own_start
 from kassette.refusals import journal_replaced, refusal
@@ -96,15 +96,15 @@ class Machine:
     def __init__(self, run_id: str, entries: Sequence[Entry]) -> None:
         self.run_id = check_run_id(run_id)
         self._state, self._row = State.NEW, TRANSITIONS[State.NEW]
+        self._opening: Start | Resume = Start()
         self._read(Recorded(entries))
         self._session = self._recorded.session + 1
-        self._opening: Start | Resume = Start()
         self._cancels = False
         self._in_function = False
         self._lost_to: BaseException | None = None
 
     @classmethod
-    def opened(cls, run_id: str, entries: Sequence[Entry]) -> Machine:
+    def opened(cls, run_id: str, entries: Sequence[Entry], *, strict: bool = False) -> Machine:
         """Take up the session whose ``start`` is the newest one in ``entries``.
 
         For a journal whose last session is certainly one's own: a fork just created, or a test.
@@ -118,6 +118,7 @@ class Machine:
         if machine._recorded.suspended_on is not None:
             raise EventPendingError(machine._recorded.suspended_on, run_id=run_id)
         machine._session = machine._recorded.session
+        machine._steps.strict = strict
         machine._state, machine._row = State.ACTIVE, TRANSITIONS[State.ACTIVE]
         return machine
 
@@ -186,8 +187,9 @@ class Machine:
         recorded = self._recorded
         metadata_json = check_command(command, recorded, self.run_id)
         cancels = must_cancel(command, recorded, self.run_id, now)
-        entry = start_entry(command, self._session, now, metadata_json)
+        entry = opening_entry(command, self._session, now, metadata_json, recorded, cancels)
         self._opening, self._cancels = command, cancels
+        self._steps.strict = command.strict
         if metadata_json is not None:
             recorded.metadata_json = metadata_json
         self._go(command, State.OPENING)
@@ -226,7 +228,7 @@ class Machine:
 
     def _read(self, recorded: Recorded) -> None:
         self._recorded = recorded
-        self._steps = Steps(recorded, self.run_id)
+        self._steps = Steps(recorded, self.run_id, strict=self._opening.strict)
         self._waits = Waits(recorded, self.run_id)
 
     def _load_failed(self, command: LoadFailed, now: datetime) -> list[Effect]:
@@ -296,7 +298,7 @@ class Machine:
     def _record(self, command: Record, now: datetime) -> list[Effect]:
         if self._state is not State.ACTIVE and self.has_suspended(command.path):
             return [self._waits.refuse(command.caller)]
-        return [self._steps.record(command)]
+        return self._steps.record(command, now)
 
     def _step_succeeded(self, command: StepSucceeded, now: datetime) -> list[Effect]:
         return [Append(self._steps.succeed(command, self._session, format_timestamp(now)))]
@@ -348,18 +350,15 @@ class Machine:
 
     def _suspend(self, command: Command, now: datetime) -> list[Effect]:
         self._go(command, State.SUSPENDED)
-        entries = self._waits.entries(self._session, format_timestamp(now))
+        passed = self._steps.not_asked_for
+        entries = self._waits.entries(self._session, format_timestamp(now), passed)
         return [*map(Append, entries), Release()]
 
     # --- closing ---------------------------------------------------------------------------
 
-    def _complete(self, command: Complete, now: datetime) -> list[Effect]:
+    def _end(self, command: Complete | Fail, now: datetime) -> list[Effect]:
         self._go(command, State.CLOSING)
-        return [Append(complete_entry(self._session, now))]
-
-    def _fail(self, command: Fail, now: datetime) -> list[Effect]:
-        self._go(command, State.CLOSING)
-        return [Append(error_entry(command, self._session, now))]
+        return [Append(ending_entry(command, self._session, now, self._steps.not_asked_for))]
 
     def _close(self, command: Close, now: datetime) -> list[Effect]:
         if self.ended:
@@ -391,8 +390,8 @@ class Machine:
             LeaveFunction: _leave_function,
             EnterParallel: _enter_parallel,
             LeaveParallel: _leave_parallel,
-            Complete: _complete,
-            Fail: _fail,
+            Complete: _end,
+            Fail: _end,
             Close: _close,
         }
     )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime
+from hashlib import sha256
+from typing import Any, Final
 
-from kassette.commands import Fail, Resume, Start
+from kassette.commands import Complete, Fail, Resume, Start
 from kassette.entries import (
     SUSPEND_TIMEOUT_EXPIRED,
     CancelEntry,
@@ -12,16 +15,34 @@ from kassette.entries import (
     ErrorEntry,
     ResumeEntry,
     StartEntry,
+    Unset,
 )
+from kassette.errors import ValueRefusedError
 from kassette.naming import plain_text
+from kassette.notes import write_notes
+from kassette.replay import Recorded
 from kassette.timestamps import format_timestamp
-from kassette.values import writable_text
+from kassette.values import decode_value, encode_value, json_equal, writable_text
+
+MOST_RESULT: Final = 2**20
+"""How many bytes of JSON a workflow's result may have to be written."""
 
 
-def start_entry(
-    command: Start | Resume, session: int, now: datetime, metadata_json: bytes | None
+def opening_entry(
+    command: Start | Resume,
+    session: int,
+    now: datetime,
+    metadata_json: bytes | None,
+    recorded: Recorded,
+    cancels: bool,
 ) -> StartEntry:
-    """Return the entry that opens a session."""
+    """Return the entry that opens a session, noting how it was opened and what it delivers."""
+    opened, delivers = "start", None
+    if isinstance(command, Resume):
+        opened = "resume"
+        delivers = _delivery(command, recorded.resumes.get(command.event_name))
+    if cancels:
+        opened = "cancel"
     return StartEntry(
         session=session,
         timestamp=format_timestamp(now),
@@ -29,6 +50,7 @@ def start_entry(
         writer=command.writer,
         workflow=None if command.workflow is None else plain_text(command.workflow),
         metadata_json=metadata_json,
+        extra_json=write_notes({**(command.notes or {}), "opened": opened, "delivers": delivers}),
     )
 
 
@@ -39,12 +61,54 @@ def resume_entry(command: Resume, session: int, now: datetime) -> ResumeEntry:
         timestamp=format_timestamp(now),
         event_name=plain_text(command.event_name),
         value=command.value,
+        notes=write_notes({"by": command.by}),
     )
 
 
-def complete_entry(session: int, now: datetime) -> CompleteEntry:
-    """Return the entry that ends a run well."""
-    return CompleteEntry(session=session, timestamp=format_timestamp(now))
+def _delivery(command: Resume, recorded: ResumeEntry | None) -> dict[str, Any]:
+    """Return the note of what a session delivers, and of a value that came too late to count."""
+    noted: dict[str, Any] = {"event": plain_text(command.event_name)}
+    if recorded is None:
+        return noted
+    try:
+        given = encode_value(command.value)
+    except ValueRefusedError:  # it does not count anyhow
+        given = b""
+    if not given or not json_equal(recorded.value, decode_value(given)):
+        noted["ignored"] = sha256(given).hexdigest()[:16]
+        if command.by is not None:
+            noted["by"] = command.by
+    return noted
+
+
+def ending_entry(
+    command: Complete | Fail, session: int, now: datetime, passed_over: list[str]
+) -> CompleteEntry | ErrorEntry:
+    """Return the entry that ends a run, noting recorded steps that were not asked for."""
+    if isinstance(command, Complete):
+        return _complete_entry(command, session, now, passed_over)
+    return _error_entry(command, session, now, passed_over)
+
+
+def _complete_entry(
+    command: Complete, session: int, now: datetime, passed_over: list[str]
+) -> CompleteEntry:
+    """Return the entry that ends a run well, with its result where JSON holds it and it is small.
+
+    Nothing needs it: it is for whoever asks later, so one that cannot be written is left out.
+    """
+    result_json = None
+    if not isinstance(command.result, Unset):
+        with suppress(ValueRefusedError):
+            result_json = encode_value(command.result, "the workflow's result")
+    if result_json is not None and len(result_json) > MOST_RESULT:
+        result_json = None
+    return CompleteEntry(
+        session=session,
+        timestamp=format_timestamp(now),
+        result_json=result_json,
+        extra_json=write_notes({"passedOver": passed_over}),
+    )
 
 
 def cancel_entry(session: int, now: datetime) -> CancelEntry:
@@ -54,7 +118,7 @@ def cancel_entry(session: int, now: datetime) -> CancelEntry:
     )
 
 
-def error_entry(command: Fail, session: int, now: datetime) -> ErrorEntry:
+def _error_entry(command: Fail, session: int, now: datetime, passed_over: list[str]) -> ErrorEntry:
     """Return the entry that ends a run by a failure."""
     return ErrorEntry(
         session=session,
@@ -62,4 +126,5 @@ def error_entry(command: Fail, session: int, now: datetime) -> ErrorEntry:
         message=writable_text(command.message),
         name=None if command.name is None else writable_text(command.name),
         stack=None if command.stack is None else writable_text(command.stack),
+        extra_json=write_notes({**(command.notes or {}), "passedOver": passed_over}),
     )

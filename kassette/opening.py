@@ -45,6 +45,8 @@ def check_command(command: Start | Resume, recorded: Recorded, run_id: str) -> b
             if not isinstance(command.given_at, datetime):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise UsageError(f"given_at is an aware datetime, not {brief(command.given_at)}")
             format_timestamp(command.given_at)
+        if command.by is not None:
+            check_label("who gave the event (by)", command.by)
         if recorded.count == 0:
             raise UsageError(f"there is no run {run_id!r} to resume", run_id=run_id)
         if command.event_name not in recorded.resumes:

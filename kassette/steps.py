@@ -15,14 +15,18 @@ Rules:
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, final
 
 from kassette.commands import Record, StepSucceeded
-from kassette.effects import Replay, RunStep
+from kassette.effects import Diverged, Effect, Replay, RunStep
 from kassette.entries import StepEntry
 from kassette.errors import InternalError, ReplayMismatchError, UsageError
+from kassette.lanes import INTERCHANGEABLE, Lanes
 from kassette.naming import BranchPath, check_step_name, full_step_name
+from kassette.notes import MOST_IDS, step_notes
 from kassette.replay import Recorded
+from kassette.timestamps import format_timestamp
 from kassette.values import settle_value
 
 
@@ -43,12 +47,14 @@ class _Name:
 class _Open:
     """A step that is running, or whose result is being appended."""
 
-    __slots__ = ("full", "name", "number", "result", "returned")
+    __slots__ = ("began", "full", "lane", "name", "number", "result", "returned")
 
-    def __init__(self, full: str, name: _Name, number: int) -> None:
+    def __init__(self, full: str, name: _Name, number: int, began: datetime, lane: str) -> None:
         self.full = full
         self.name = name
         self.number = number
+        self.began = began
+        self.lane = lane
         self.returned = False
         self.result: Any = None
 
@@ -57,24 +63,33 @@ class _Open:
 class Steps:
     """The steps of a session of run ``run_id`` over the journal ``recorded``."""
 
-    __slots__ = ("_names", "_open", "_recorded", "_run_id")
+    __slots__ = ("_failed", "_lanes", "_names", "_open", "_recorded", "_run_id", "strict")
 
-    def __init__(self, recorded: Recorded, run_id: str) -> None:
+    def __init__(self, recorded: Recorded, run_id: str, *, strict: bool = False) -> None:
         self._recorded = recorded
         self._run_id = run_id
+        self.strict = strict
+        self._lanes = Lanes(recorded.steps)
         self._names: dict[str, _Name] = {}
         self._open: dict[str, _Open] = {}
+        self._failed: list[str] = []
 
     @property
     def in_flight(self) -> bool:
         """Whether a step is running, or its result is on its way into the journal."""
         return bool(self._open)
 
-    def record(self, command: Record) -> Replay | RunStep:
-        """Number the step and replay it or have it run.
+    @property
+    def not_asked_for(self) -> list[str]:
+        """The recorded steps that the workflow has not asked for in this session."""
+        return self._lanes.not_asked_for()
+
+    def record(self, command: Record, now: datetime) -> list[Effect]:
+        """Number the step and replay it or have it run; report if workflow and journal part here.
 
         Raises UsageError for a bad name, one that two branches share, or overlapping calls;
-        ReplayMismatchError if the journal holds another step under the id.
+        ReplayMismatchError if the journal holds another step under the id, or, in a strict session,
+        where workflow and journal part.
         """
         path = command.path
         short = command.name
@@ -101,14 +116,39 @@ class Steps:
         entry = self._recorded.steps.get(step_id)
         if entry is not None and entry.name != full:
             raise ReplayMismatchError(step_id, entry.name, full, run_id=self._run_id)
+        lane, parting = self._lane(command, step_id, entry)
         name.count = max(name.count, number)
         name.failed.discard(number)
         self._names[full] = name
         if entry is not None:
-            return Replay(entry)
+            return [*parting, Replay(entry)]
         name.open += 1
-        self._open[step_id] = _Open(full, name, number)
-        return RunStep(step_id, full)
+        self._open[step_id] = _Open(full, name, number, now, lane)
+        return [*parting, RunStep(step_id, full)]
+
+    def _lane(
+        self, command: Record, step_id: str, entry: StepEntry | None
+    ) -> tuple[str, tuple[Diverged, ...]]:
+        if command.interchangeable:
+            if entry is not None:
+                self._lanes.asked(step_id)
+            return INTERCHANGEABLE, ()
+        path, caller, aside = command.path, command.caller, command.aside
+        lane = ""
+        passed: tuple[str, ...] = ()
+        if entry is None:
+            lane, passed = self._lanes.runs(step_id, path, caller, aside=aside)
+            parts = bool(passed)
+        else:
+            parts = self._lanes.replays(entry, path, caller, aside=aside)
+        if not parts:
+            return lane, ()
+        if self.strict:
+            expected = passed[0] if passed else step_id
+            raise ReplayMismatchError(
+                step_id, expected, step_id, passed_over=passed, run_id=self._run_id
+            )
+        return lane, (Diverged(step_id, passed),)
 
     def succeed(self, command: StepSucceeded, session: int, timestamp: str) -> StepEntry:
         """Return the entry that records the result of a running step.
@@ -122,7 +162,17 @@ class Steps:
             raise InternalError(f"step {step_id!r} is not running")
         result_json, step.result = settle_value(command.result, f"the result of step {step_id!r}")
         step.returned = True
-        return StepEntry.of_fields(session, timestamp, None, b"{}", step_id, step.full, result_json)
+        beside = [each for each, other in self._open.items() if not other.returned]
+        failed, self._failed = self._failed, []
+        notes = step_notes(
+            format_timestamp(step.began),
+            attempts=command.attempts,
+            errors=command.errors,
+            running=beside,
+            failed=failed,
+            lane=step.lane,
+        )
+        return StepEntry.of_fields(session, timestamp, None, notes, step_id, step.full, result_json)
 
     def settle(self, step_id: str) -> Any:
         """Return the result of a step whose entry is durable now."""
@@ -140,6 +190,8 @@ class Steps:
         name = step.name
         name.open -= 1
         name.failed.add(step.number)
+        if len(self._failed) < MOST_IDS:
+            self._failed.append(step_id)
         last = self._recorded.last_number(step.full)
         while name.count in name.failed and name.count > last:
             name.failed.remove(name.count)

@@ -26,6 +26,7 @@ from kassette.effects import Deliver, Raise
 from kassette.entries import SuspendEntry
 from kassette.errors import SuspendedError, SuspendError, UsageError
 from kassette.naming import BranchPath, check_branch_key, check_event_name, check_label
+from kassette.notes import write_notes
 from kassette.replay import Recorded
 from kassette.timestamps import deadline_of
 
@@ -160,8 +161,11 @@ class Waits:
         self._paths.add(command.path)
         return self._tell(command.caller, waits[-1].event)
 
-    def entries(self, session: int, timestamp: str) -> list[SuspendEntry]:
-        """Return what has to be written so that the journal holds every wait and ends with one."""
+    def entries(self, session: int, timestamp: str, passed_over: list[str]) -> list[SuspendEntry]:
+        """Return what has to be written so that the journal holds every wait and ends with one.
+
+        The last entry notes the recorded steps that the session has ``passed_over``.
+        """
         waits = self._to_write()
         return [
             SuspendEntry(
@@ -171,6 +175,12 @@ class Waits:
                 waiting_for=wait.event,
                 timeout=wait.deadline,
                 more=wait is not waits[-1],
+                extra_json=write_notes(
+                    {
+                        "branch": ":".join(wait.path) or None,
+                        "passedOver": passed_over if wait is waits[-1] else None,
+                    }
+                ),
             )
             for wait in waits
         ]

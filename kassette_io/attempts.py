@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self, final
 
 from kassette import UsageError
+from kassette_io.typed import TypedValue
 
 
 class Recorded(NamedTuple):
@@ -39,6 +40,46 @@ class _Step(Protocol):
     def let_go(self, error: BaseException) -> None:
         """Do as ``fail``, without waiting."""
         ...
+
+
+class _Session(Protocol):
+    """What the second half of a step needs of its session."""
+
+    async def succeed_step(self, step_id: str, result: Any, typed: TypedValue | None) -> Any:
+        """Record the result of a step that was begun."""
+        ...
+
+    async def fail_step(self, step_id: str, error: BaseException) -> None:
+        """Take note that a step has ended without a result."""
+        ...
+
+    def drop_step(self, step_id: str, error: BaseException) -> None:
+        """Do as ``fail_step``, without waiting."""
+        ...
+
+
+@final
+class Half:
+    """The second half of a step: how its attempt ends."""
+
+    __slots__ = ("_run", "_step_id", "_typed")
+
+    def __init__(self, run: _Session, step_id: str, typed: TypedValue | None) -> None:
+        self._run = run
+        self._step_id = step_id
+        self._typed = typed
+
+    async def succeed(self, value: Any) -> Any:
+        """Record ``value`` and return what the journal holds."""
+        return await self._run.succeed_step(self._step_id, value, self._typed)
+
+    async def fail(self, error: BaseException) -> None:
+        """Take note that the step has no result."""
+        await self._run.fail_step(self._step_id, error)
+
+    def let_go(self, error: BaseException) -> None:
+        """Do as ``fail``, without waiting."""
+        self._run.drop_step(self._step_id, error)
 
 
 @final

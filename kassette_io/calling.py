@@ -16,11 +16,13 @@ import inspect
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context, ContextVar, copy_context
+from time import monotonic
 from typing import Any, Protocol, TypeVar, cast, final
 
 from anyio import move_on_after, sleep
 
-from kassette import BranchPath, Retry, UsageError
+from kassette import BranchPath, FailedAttempt, Retry, UsageError
+from kassette.notes import MOST_ERRORS
 
 T = TypeVar("T")
 
@@ -29,7 +31,16 @@ T = TypeVar("T")
 class Call:
     """A function, its arguments and how often and how long it may be tried; ``seconds`` each."""
 
-    __slots__ = ("args", "fn", "on_failed_attempt", "retry", "seconds", "step_id")
+    __slots__ = (
+        "args",
+        "attempts",
+        "errors",
+        "fn",
+        "on_failed_attempt",
+        "retry",
+        "seconds",
+        "step_id",
+    )
 
     def __init__(
         self,
@@ -43,6 +54,9 @@ class Call:
         self.retry = retry
         self.seconds = seconds
         self.step_id = ""
+        self.attempts = 1
+        self.errors: list[FailedAttempt] = []
+        """The errors of the attempts that failed last."""
         self.on_failed_attempt: Callable[[int, Exception, float | None], None] | None = None
 
     @property
@@ -58,18 +72,20 @@ class Call:
         retry = self.retry
         if retry is None:
             return await self._attempt()
-        attempt = 1
         while True:
+            began = monotonic()
             try:
                 return await self._attempt()
             except Exception as error:
-                delay = retry.delay_after(attempt, error)
+                delay = retry.delay_after(self.attempts, error)
                 if self.on_failed_attempt is not None:
-                    self.on_failed_attempt(attempt, error, delay)
+                    self.on_failed_attempt(self.attempts, error, delay)
                 if delay is None:
                     raise
+                self.errors.append(FailedAttempt.of(error, monotonic() - began))
+                del self.errors[:-MOST_ERRORS]
             await sleep(delay)
-            attempt += 1
+            self.attempts += 1
 
     async def _attempt(self) -> Any:
         if self.seconds is None:

@@ -252,6 +252,7 @@ class Context:
             own = (*path, key)
             context = Context(run, self.input, self._events, own)
             CURRENT.set(context)
+            run.settle_branch(own)
             await block.perform(key, partial(fn, context))
 
         abandoned = True

@@ -23,6 +23,7 @@ from kassette import (
     AppendFailed,
     Command,
     Deliver,
+    Diverged,
     Effect,
     Entry,
     Loaded,
@@ -148,7 +149,9 @@ class Driver:
                     waiting.extend(reversed(await self._reload()))
                 case Opened():
                     pass
-                case RunStep() | Replay():  # pragma: no cover - answers to Record alone
+                case (
+                    RunStep() | Replay() | Diverged()
+                ):  # pragma: no cover - answers to Record alone
                     raise AssertionError("a step outside record")
         return given
 

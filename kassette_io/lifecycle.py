@@ -19,6 +19,7 @@ from kassette import (
 from kassette.errors import naming_run
 from kassette_io import _clock
 from kassette_io.loops.waiting import checkpoint_if_cancelled
+from kassette_io.noting import NOBODY, Asking, session_notes
 from kassette_io.observing import Observer, checked, tell_refused
 from kassette_io.run import Run
 from kassette_io.storages.protocol import Storage, as_session_storage
@@ -63,17 +64,19 @@ async def resume(
     *,
     version: str | None = None,
     given_at: datetime | None = None,
+    by: str | None = None,
     observers: Sequence[Observer] = (),
 ) -> Run:
     """Open a session that delivers ``value`` (JSON) as ``event_name``.
 
     Safe to repeat: a value that the journal holds already wins, and nothing is written twice.
     ``given_at`` is the (aware) instant at which the answer was given, where that was earlier, say
-    because the run was busy then: that, and not now, has to be before the deadline.
+    because the run was busy then: that, and not now, has to be before the deadline. ``by`` is
+    written with the event and says, in free text, who gave it.
 
     Raises as ``start`` does, and UsageError if the run does not wait for this event.
     """
-    command = resume_command(event_name, value, version, given_at)
+    command = resume_command(event_name, value, version, given_at, by)
     return await open_session(storage, run_id, command, checked(observers))
 
 
@@ -107,9 +110,9 @@ async def open_fork(
     from_step_id: str | None,
     version: str | None,
     observers: Sequence[Observer],
-    workflow: str | None = None,
+    asking: Asking = NOBODY,
 ) -> Run:
-    """Do as ``fork``, for the workflow of this name."""
+    """Do as ``fork``, for the workflow that asks."""
     new_run_id, source = check_run_id(new_run_id), check_run_id(source)
     sessions = as_session_storage(storage)
     with naming_run(source):
@@ -121,11 +124,13 @@ async def open_fork(
         from_step_id=from_step_id,
         version=version,
         writer=_token(),
-        workflow=workflow,
+        workflow=asking.workflow,
+        notes=session_notes(asking.code),
         now=_clock.now(),
     )
     await sessions.create(new_run_id, entries)
-    run = Run(Machine.opened(new_run_id, entries), sessions, observers)
+    machine = Machine.opened(new_run_id, entries, strict=asking.strict)
+    run = Run(machine, sessions, observers)
     run.settle_in()
     try:
         await checkpoint_if_cancelled()
@@ -136,11 +141,10 @@ async def open_fork(
     return run
 
 
-def start_command(
-    metadata: object | Unset, version: str | None, workflow: str | None = None
-) -> Start:
+def start_command(metadata: object | Unset, version: str | None, asking: Asking = NOBODY) -> Start:
     """Return the command that opens a session, with a token of its own."""
-    return Start(metadata, version, _token(), workflow)
+    notes = session_notes(asking.code)
+    return Start(metadata, version, _token(), asking.workflow, notes, asking.strict)
 
 
 def resume_command(
@@ -148,10 +152,21 @@ def resume_command(
     value: object,
     version: str | None,
     given_at: datetime | None,
-    workflow: str | None = None,
+    by: str | None,
+    asking: Asking = NOBODY,
 ) -> Resume:
     """Return the command that opens a session with an event, with a token of its own."""
-    return Resume(event_name, value, version, _token(), workflow, given_at)
+    return Resume(
+        event_name,
+        value,
+        version,
+        _token(),
+        asking.workflow,
+        given_at,
+        by,
+        session_notes(asking.code),
+        asking.strict,
+    )
 
 
 async def open_session(

@@ -71,6 +71,13 @@ class Observer:
     def step_failed(self, session: SessionInfo, step_id: str, error: BaseException) -> None:
         """Hear that a step has ended without a result: by its error, or by a cancellation."""
 
+    def diverged(self, session: SessionInfo, step_id: str, passed_over: Sequence[str]) -> None:
+        """Hear that workflow and journal part at a step: something was renamed, removed or moved.
+
+        ``passed_over`` are recorded steps that should have been asked for before; without any, the
+        step was recorded before one that was asked for earlier.
+        """
+
     def step_replayed(self, session: SessionInfo, entry: StepEntry) -> None:
         """Hear that a step was answered from the journal."""
 

@@ -21,13 +21,16 @@ from weakref import ref
 from anyio.lowlevel import checkpoint
 
 from kassette import (
+    UNSET,
     BranchPath,
     Close,
     Complete,
     Deliver,
+    Diverged,
     EnterFunction,
     EnterParallel,
     Fail,
+    FailedAttempt,
     LeaveFunction,
     LeaveParallel,
     Machine,
@@ -43,13 +46,14 @@ from kassette import (
     StepFailed,
     StepSucceeded,
     SuspendError,
+    Unset,
     UsageError,
     ValueRefusedError,
     WaitForEvent,
 )
 from kassette.errors import naming_run
 from kassette.timestamps import Timeout
-from kassette_io.attempts import Attempt, Recorded
+from kassette_io.attempts import Attempt, Half, Recorded
 from kassette_io.calling import (
     Call,
     Flight,
@@ -60,6 +64,7 @@ from kassette_io.calling import (
 )
 from kassette_io.driver import Driver
 from kassette_io.loops.waiting import checkpoint_if_cancelled, current_task, finish, fly
+from kassette_io.noting import failure_notes, mark, warn_diverged
 from kassette_io.observing import Observer
 from kassette_io.storages.protocol import SessionStorage
 from kassette_io.typed import TypedValue, ValueCodec, annotated_value, typed_value
@@ -87,6 +92,8 @@ class Run(Driver):
         super().__init__(machine, storage, observers)
         self._replays = 0
         self._home: object = None
+        self._branches: dict[BranchPath, ref[Any]] = {}
+        """The tasks that run the branches."""
         self.refused_wait: str | None = None
 
     def __repr__(self) -> str:
@@ -224,7 +231,15 @@ class Run(Driver):
 
     def _ask_for(self, path: BranchPath, name: str, interchangeable: bool) -> StepEntry | str:
         """Return the entry of a step that is on record, or the id of one that has begun."""
-        match self._handle(Record(name, path, ref(current_task()), interchangeable))[0]:
+        caller = ref(current_task())
+        aside = caller != self._branches.get(path)
+        effects = self._handle(Record(name, path, caller, interchangeable, aside))
+        if isinstance(effects[0], Diverged):
+            diverged = cast("Diverged", effects.pop(0))
+            warn_diverged(self.run_id, diverged)
+            if self._watch is not None:
+                self._watch.tell("diverged", diverged.step_id, diverged.passed_over)
+        match effects[0]:
             case Replay(entry=entry):
                 if self._watch is not None:
                     self._watch.tell("step_replayed", entry)
@@ -287,9 +302,10 @@ class Run(Driver):
             else:
                 result = await self._fly(path, call.perform, context)
         except BaseException as error:
+            mark(error, self.run_id, step_id, call.attempts, path)
             await self.fail_step(step_id, error)
             raise
-        return await self.succeed_step(step_id, result, typed)
+        return await self.succeed_step(step_id, result, typed, call.attempts, call.errors)
 
     async def begin_at(
         self, path: BranchPath, name: str, result_type: Any, interchangeable: bool
@@ -304,7 +320,7 @@ class Run(Driver):
         if not isinstance(asked, str):
             await self._count_replay()
             return Recorded(self._value_of(asked, typed))
-        half = _Half(self, asked, typed)
+        half = Half(self, asked, typed)
         attempt = Attempt(self.run_id, asked, half, partial(self._enter, asked))
         self._forgotten[asked] = ref(attempt)
         return attempt
@@ -313,13 +329,21 @@ class Run(Driver):
         del self._forgotten[step_id]
         return go_inside(self, step_id)
 
-    async def succeed_step(self, step_id: str, result: Any, typed: TypedValue | None) -> Any:
+    async def succeed_step(
+        self,
+        step_id: str,
+        result: Any,
+        typed: TypedValue | None,
+        attempts: int = 1,
+        errors: Sequence[FailedAttempt] = (),
+    ) -> Any:
         """Record the result of a step that was begun, and return it as the journal holds it."""
         kept = None
         try:
             if typed is not None:
                 kept = typed.keep(result, f"the result of step {step_id!r}")
-            effects = self._handle(StepSucceeded(step_id, result if kept is None else kept.plain))
+            plain = result if kept is None else kept.plain
+            effects = self._handle(StepSucceeded(step_id, plain, attempts, errors))
         except BaseException as error:
             await self.fail_step(step_id, error)
             if isinstance(error, ValueRefusedError):
@@ -437,13 +461,16 @@ class Run(Driver):
                 await self._report(LeaveFunction())
                 break
 
-    async def complete(self) -> None:
+    async def complete(self, result: object | Unset = UNSET) -> None:
         """End the run well, and the session with it.
+
+        ``result`` is written with its end, for whoever asks later, if JSON holds it and it takes
+        at most 1 MiB.
 
         Raises SuspendedError after a suspension, SessionClosedError after any other end,
         FencedError or StorageError if it could not be written.
         """
-        await self._end(Complete())
+        await self._end(Complete(result))
 
     async def fail(self, error: BaseException) -> None:
         """End the run with ``error``, written as its type's name, message and traceback.
@@ -457,7 +484,8 @@ class Run(Driver):
         except Exception:  # its own __str__ is broken; the failure is still worth its entry
             message = "(no message: str() of the error failed)"
         stack = "".join(format_exception(error))
-        await self._end(Fail(message, type(error).__name__, stack))
+        notes = failure_notes(error, self.run_id)
+        await self._end(Fail(message, type(error).__name__, stack, notes))
 
     async def _end(self, command: Complete | Fail) -> None:
         await checkpoint_if_cancelled()
@@ -544,27 +572,11 @@ class Run(Driver):
     def settle_in(self) -> None:
         """Take the task that calls this for the session's own."""
         self._home = current_task()
+        self.settle_branch(())
 
-
-@final
-class _Half:
-    """The second half of a step: how its attempt ends."""
-
-    __slots__ = ("_run", "_step_id", "_typed")
-
-    def __init__(self, run: Run, step_id: str, typed: TypedValue | None) -> None:
-        self._run = run
-        self._step_id = step_id
-        self._typed = typed
-
-    async def succeed(self, value: Any) -> Any:
-        return await self._run.succeed_step(self._step_id, value, self._typed)
-
-    async def fail(self, error: BaseException) -> None:
-        await self._run.fail_step(self._step_id, error)
-
-    def let_go(self, error: BaseException) -> None:
-        self._run.drop_step(self._step_id, error)
+    def settle_branch(self, path: BranchPath) -> None:
+        """Take the task that calls this for the one that runs branch ``path``."""
+        self._branches[path] = ref(current_task())
 
 
 def _after_the_call(refused: ValueRefusedError, run_id: str) -> ValueRefusedError:

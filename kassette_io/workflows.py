@@ -22,7 +22,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any, Final, Generic, Protocol, TypeVar, cast, final, overload
+from typing import Any, Final, Generic, Literal, Protocol, TypeVar, cast, final, overload
 
 from kassette import (
     UNSET,
@@ -40,6 +40,7 @@ from kassette import (
     WriteContentionError,
     check_run_id,
 )
+from kassette.brief import brief
 from kassette.errors import naming_run
 from kassette.naming import check_event_name, check_label
 from kassette_io import _clock, lifecycle
@@ -47,6 +48,7 @@ from kassette_io.calling import CURRENT
 from kassette_io.context import Context
 from kassette_io.declaring import check_function, full_name
 from kassette_io.loops.waiting import is_stray_cancellation, times_cancelled
+from kassette_io.noting import Asking, fingerprint
 from kassette_io.observing import Observer, checked
 from kassette_io.results import Failed, RunResult, Success, Suspended
 from kassette_io.run import Run
@@ -59,6 +61,8 @@ OutT = TypeVar("OutT")
 
 OnFinish = Callable[[RunResult[Any]], object]
 """Called with every result, sync or async. What it raises is logged and goes no further."""
+OnDivergence = Literal["warn", "raise"]
+"""What happens where workflow and journal part."""
 OnError = Callable[[Failed], object]
 """Called with a failure, before ``on_finish``. What it raises is logged and goes no further."""
 
@@ -91,12 +95,14 @@ class Workflow(Generic[InT, OutT]):
         on_error: OnError | None = None,
         events: Mapping[str, Any] | None = None,
         observers: Sequence[Observer] = (),
+        on_divergence: OnDivergence = "warn",
     ) -> None:
         check_function(fn)
         self._takes_input, self._input_type, self._input_default = _input_of(fn)
         self.fn = fn
         self.name = full_name(fn) if name is None else check_label("a workflow's name", name)
         self.version = version
+        self._asking = Asking(self.name, fingerprint(fn), _is_strict(on_divergence))
         self._storage = as_session_storage(storage)
         self._on_finish = on_finish
         self._on_error = on_error
@@ -136,7 +142,7 @@ class Workflow(Generic[InT, OutT]):
         run = await lifecycle.open_session(
             self._storage,
             run_id,
-            lifecycle.start_command(metadata, self._version(version), self.name),
+            lifecycle.start_command(metadata, self._version(version), self._asking),
             self.observers,
             revise=partial(self._revised, input),
         )
@@ -178,6 +184,7 @@ class Workflow(Generic[InT, OutT]):
         *,
         version: str | None = None,
         given_at: datetime | None = None,
+        by: str | None = None,
     ) -> RunResult[OutT]:
         """Deliver an event to a suspended run, and run on to its end or its next suspension.
 
@@ -185,7 +192,8 @@ class Workflow(Generic[InT, OutT]):
         Safe to repeat: a value that the journal holds already wins. ``given_at`` is the (aware)
         instant at which the answer was given; that, and not now, has to be before the deadline. An
         answer that this workflow has refused because another session had the run open, and that is
-        tried again with the same value, counts as given when it was first refused.
+        tried again with the same value, counts as given when it was first refused. ``by`` is
+        written with the event and says, in free text, who gave it.
 
         Raises what ``kassette_io.resume`` raises.
         """
@@ -197,7 +205,7 @@ class Workflow(Generic[InT, OutT]):
         given_at = self._first_given(run_id, event_name, value, given_at)
         try:
             command = lifecycle.resume_command(
-                event_name, value, self._version(version), given_at, self.name
+                event_name, value, self._version(version), given_at, by, self._asking
             )
             run = await lifecycle.open_session(self._storage, run_id, command, self.observers)
         except WriteContentionError:
@@ -242,7 +250,7 @@ class Workflow(Generic[InT, OutT]):
             from_step_id,
             self._version(version),
             self.observers,
-            self.name,
+            self._asking,
         )
         return await self._drive(run)
 
@@ -289,8 +297,16 @@ class Workflow(Generic[InT, OutT]):
         if run.waiting_for is not None:
             _warn_swallowed(run)
             return Suspended(await run.leave_function(), run.run_id)
-        await run.complete()
+        await run.complete(self._plain_output(result))
         return Success(result, run.run_id)
+
+    def _plain_output(self, result: OutT) -> object | Unset:
+        """Return the result as it is written; UNSET if it cannot be kept as it is."""
+        try:
+            typed = annotated_value(self.fn, "return")
+            return result if typed is None else typed.to_plain(result, "the workflow's result")
+        except UsageError:
+            return UNSET
 
     async def _after(self, run: Run, error: BaseException, before: int) -> RunResult[OutT]:
         if is_stray_cancellation(error, before):
@@ -346,6 +362,7 @@ def workflow(
     on_error: OnError | None = None,
     events: Mapping[str, Any] | None = None,
     observers: Sequence[Observer] = (),
+    on_divergence: OnDivergence = "warn",
 ) -> Workflow[InT, OutT]: ...
 
 
@@ -360,6 +377,7 @@ def workflow(
     on_error: OnError | None = None,
     events: Mapping[str, Any] | None = None,
     observers: Sequence[Observer] = (),
+    on_divergence: OnDivergence = "warn",
 ) -> Workflow[None, OutT]: ...
 
 
@@ -373,6 +391,7 @@ def workflow(
     on_error: OnError | None = None,
     events: Mapping[str, Any] | None = None,
     observers: Sequence[Observer] = (),
+    on_divergence: OnDivergence = "warn",
 ) -> _Decorator: ...
 
 
@@ -386,6 +405,7 @@ def workflow(
     on_error: OnError | None = None,
     events: Mapping[str, Any] | None = None,
     observers: Sequence[Observer] = (),
+    on_divergence: OnDivergence = "warn",
 ) -> Any:
     """Make an async function durable; use it as a decorator or as a function.
 
@@ -396,7 +416,9 @@ def workflow(
     ``version`` names the shape of the workflow (see the versioning rules). ``events``
     maps event names to payload types or codecs, by which payloads are checked when they are
     delivered; an entry for ``approval`` covers ``approval:<item>`` too. ``observers`` are told what
-    happens in every session. ``on_error`` and
+    happens in every session. ``on_divergence`` says what happens where workflow and journal part,
+    as they do when a recorded step was renamed, removed or moved: ``"warn"`` logs it and tells
+    observers, ``"raise"`` raises ReplayMismatchError instead of running a step. ``on_error`` and
     ``on_finish`` are for logging and metrics: sync or async, called once a result is settled, and
     harmless when they raise.
 
@@ -410,6 +432,7 @@ def workflow(
         "on_error": on_error,
         "events": events,
         "observers": observers,
+        "on_divergence": on_divergence,
     }
     if fn is None:
         return cast("_Decorator", partial(Workflow[Any, Any], **settings))
@@ -447,6 +470,12 @@ def _input_of(fn: Callable[..., object]) -> tuple[bool, TypedValue | None, Any]:
     if len(positional) < 2:
         return False, None, inspect.Parameter.empty
     return True, annotated_value(fn, positional[1].name), positional[1].default
+
+
+def _is_strict(on_divergence: object) -> bool:
+    if on_divergence not in ("warn", "raise"):
+        raise UsageError(f'on_divergence is "warn" or "raise", not {brief(on_divergence)}')
+    return on_divergence == "raise"
 
 
 def _declared_events(events: object) -> Mapping[str, Any]:

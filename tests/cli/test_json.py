@@ -128,6 +128,8 @@ def test_fork_copies_what_lies_below_the_cut(url: str, cut: tuple[str, str]) -> 
         "session": 2,
         "offset": 2,
         "source": {"runId": "completed", "fromOffset": 2},
+        "opened": "fork",
+        **{key: second_entry[key] for key in ("host", "pid", "lib")},
         **written_by_this_fork,
     }
     assert run("--storage", url, "status", "again").out == b'{"status":"unsettled"}\n'

@@ -248,7 +248,12 @@ def snapshot(machine: Machine) -> dict[str, Any]:
 
 
 def _frozen(value: Any) -> Any:
-    if type(value).__module__ in ("kassette.replay", "kassette.steps", "kassette.waits"):
+    if type(value).__module__ in (
+        "kassette.replay",
+        "kassette.steps",
+        "kassette.waits",
+        "kassette.lanes",
+    ):
         fields = getattr(type(value), "__slots__", ()) if not isinstance(value, tuple) else ()
         return {name: _frozen(getattr(value, name)) for name in fields} or value
     if isinstance(value, dict):

@@ -210,7 +210,7 @@ def test_values_can_be_matched() -> None:
     match Record("llm", ("x",)):
         case Record(name, path):
             assert (name, path) == ("llm", ("x",))
-    assert Record.__match_args__ == ("name", "path", "caller", "interchangeable")
+    assert Record.__match_args__ == ("name", "path", "caller", "interchangeable", "aside")
     assert StartEntry.__match_args__ == ()
 
 

@@ -184,7 +184,7 @@ def test_journal_corruption_names_the_run_as_soon_as_it_is_known() -> None:
         (EventPendingError("ok", run_id=RUN), "resume()"),
         (SuspendError("ok", run_id=RUN), "raise it again"),
         (VersionMismatchError("v1", "v2", run_id=RUN), "fork it"),
-        (ReplayMismatchError("a", "a", "b", run_id=RUN), "bump the version"),
+        (ReplayMismatchError("a", "a", "b", run_id=RUN), "fork it before"),
         (FencedError(1, 2, run_id=RUN), "Stop here"),
         (JournalCorruptionError("m", line=3), "restore"),
     ],

@@ -71,6 +71,7 @@ def test_a_fork_begins_with_a_start_holds_steps_and_events_and_ends_with_its_ses
             version="v2",
             writer="w",
             source=ForkSource(run_id="src", from_offset=6),
+            extra_json=b'{"opened":"fork"}',
         ),
     ]
 

@@ -72,7 +72,12 @@ def test_opening_a_new_run_writes_one_start_and_opens_once_it_is_durable() -> No
     session = Session([])
     effects = session.tell(Start({"ticket": 7}, "v1", "token"))
     entry = StartEntry(
-        session=1, timestamp=STAMP, version="v1", writer="token", metadata_json=b'{"ticket":7}'
+        session=1,
+        timestamp=STAMP,
+        version="v1",
+        writer="token",
+        metadata_json=b'{"ticket":7}',
+        extra_json=b'{"opened":"start"}',
     )
     assert effects == [Append(entry)]
     assert session.state() is State.OPENING

@@ -34,7 +34,12 @@ def test_a_step_is_returned_only_once_its_entry_is_durable() -> None:
     session = opened()
     assert session.tell(Record("llm")) == [RunStep("llm", "llm")]
     entry = StepEntry(
-        session=1, timestamp=STAMP, step_id="llm", name="llm", result_json=b'{"text":"hi"}'
+        session=1,
+        timestamp=STAMP,
+        step_id="llm",
+        name="llm",
+        result_json=b'{"text":"hi"}',
+        extra_json=b'{"startedAt":"%b"}' % STAMP.encode(),
     )
     assert session.tell(StepSucceeded("llm", {"text": "hi"})) == [Append(entry)]
     assert session.tell(Appended(entry, 1)) == [Return(entry, {"text": "hi"})]

@@ -352,7 +352,7 @@ def test_a_handler_that_leaves_the_table_is_a_bug_of_ours(monkeypatch: pytest.Mo
     from kassette import InternalError, machine
 
     session = opened()
-    handlers = {**machine.Machine._HANDLERS, Record: machine.Machine._complete}
+    handlers = {**machine.Machine._HANDLERS, Record: machine.Machine._end}
     monkeypatch.setattr(machine.Machine, "_HANDLERS", handlers)
     before = snapshot(session.machine)
     with pytest.raises(InternalError, match="must not lead from 'active' to 'closing'"):

@@ -34,6 +34,7 @@ from kassette import (
     Command,
     Complete,
     Deliver,
+    Diverged,
     Effect,
     EnterParallel,
     Entry,
@@ -205,6 +206,8 @@ def _effect(effect: Effect) -> str:
             return f"run {step_id}"
         case Deliver(entry=event):
             return f"deliver {event.event_name} {json.dumps(event.value)}"
+        case Diverged(step_id=step_id, passed_over=passed):
+            return f"part at {step_id}, passing over {' '.join(passed) or 'nothing'}"
         case Reload():
             return "reload"
         case Release():

@@ -1,0 +1,275 @@
+"""What an entry says beside what replay needs: who wrote it, since when, and beside what else.
+
+Notes are for people and for ``kassette.evidence``; docs/journal-format.md lists each with its
+writer and its reader.
+
+Rules:
+- A note is an optional member of its entry, held in ``extra_json`` like any that this version does
+  not know. A journal without notes replays the same: the only rule that reads them is that of
+  ``lanes``, which reports that workflow and journal part and changes no result.
+- A note that is not what it should be is as good as none: what is not noted is unknown.
+- Notes are bounded in number and length, whatever a program throws at them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, cast
+
+import orjson
+
+from kassette.entries import Entry
+from kassette.values import rewrite_value, writable_text
+
+NO_NOTES: Final = b"{}"
+MOST_IDS: Final = 50
+"""How many step ids a note lists at most."""
+MOST_ERRORS: Final = 3
+"""How many failed attempts of a step are noted, the last ones."""
+MOST_TEXT: Final = 200
+"""How many characters of an error's message are noted."""
+
+_BEGUN_ONLY: Final = len('{"startedAt":"2026-01-31T12:00:00.000Z"}')
+
+
+class FailedAttempt(NamedTuple):
+    """An attempt of a step that failed: the error's type and message, and how long it took."""
+
+    name: str
+    message: str
+    seconds: float
+
+    @classmethod
+    def of(cls, error: BaseException, seconds: float) -> FailedAttempt:
+        """Describe ``error``, whose own ``str`` may fail."""
+        try:
+            message = str(error)
+        except Exception:
+            message = ""
+        return cls(type(error).__name__, shortened(message), round(seconds, 3))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form that is noted."""
+        return {"name": self.name, "message": self.message, "seconds": self.seconds}
+
+
+class Running(NamedTuple):
+    """A step that was running: since when (ISO 8601), in which attempt, after which error.
+
+    None is unknown, or in the case of ``last_error`` that there was none.
+    """
+
+    step_id: str
+    started_at: str | None = None
+    attempt: int | None = None
+    last_error: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form that is noted."""
+        return _without_none(
+            stepId=self.step_id,
+            startedAt=self.started_at,
+            attempt=self.attempt,
+            lastError=self.last_error,
+        )
+
+    @classmethod
+    def read(cls, said: object) -> Running | None:
+        """Return what ``said`` describes, None if that is no running step."""
+        if not isinstance(said, dict):
+            return None
+        members = cast("dict[str, object]", said)
+        step_id = _text(members, "stepId")
+        if step_id is None:
+            return None
+        return cls(
+            step_id,
+            _text(members, "startedAt"),
+            _number(members, "attempt"),
+            _text(members, "lastError"),
+        )
+
+
+class Found(NamedTuple):
+    """What a session found of one that never ended: its process, what ran, what it left torn."""
+
+    session: int | None = None
+    pid: int | None = None
+    host: str | None = None
+    running: tuple[Running, ...] = ()
+    torn: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form that is noted."""
+        running = [each.to_json() for each in self.running]
+        return _without_none(
+            session=self.session,
+            pid=self.pid,
+            host=self.host,
+            running=running or None,
+            torn=self.torn,
+        )
+
+
+class StepNotes(NamedTuple):
+    """When a step was first called, its attempts, what ran beside it and what had failed before."""
+
+    started_at: str | None
+    attempts: int | None
+    errors: tuple[FailedAttempt, ...]
+    running: tuple[str, ...]
+    failed: tuple[str, ...]
+    lane: str
+
+
+class StartNotes(NamedTuple):
+    """Which process wrote a session, by what code, how it was opened and what it found."""
+
+    host: str | None
+    pid: int | None
+    lib: str | None
+    code: str | None
+    opened: str | None
+    found: Found | None
+    delivers: Mapping[str, Any] | None
+
+
+def write_notes(notes: Mapping[str, Any]) -> bytes:
+    """Return ``extra_json`` for notes; those that are None or empty are left out."""
+    kept = {key: value for key, value in notes.items() if value is not None and value != []}
+    return rewrite_value(kept) if kept else NO_NOTES
+
+
+def step_notes(
+    started_at: str,
+    *,
+    attempts: int = 1,
+    errors: Sequence[FailedAttempt] = (),
+    running: Sequence[str] = (),
+    failed: Sequence[str] = (),
+    lane: str = "",
+) -> bytes:
+    """Return ``extra_json`` of a step."""
+    if attempts == 1 and not (running or failed or lane):
+        return b'{"startedAt":"%b"}' % started_at.encode()
+    notes: dict[str, Any] = {"startedAt": started_at}
+    if attempts > 1:
+        notes["attempts"] = attempts
+        notes["errors"] = [each.to_json() for each in errors[-MOST_ERRORS:]]
+    if running:
+        notes["running"] = running[:MOST_IDS]
+    if failed:
+        notes["failed"] = failed[-MOST_IDS:]
+    if lane:
+        notes["lane"] = lane
+    return orjson.dumps(notes)
+
+
+def is_begun_only(extra_json: bytes) -> bool:
+    """Return whether a step's notes, as ``step_notes`` writes them, say when it began, no more."""
+    return len(extra_json) == _BEGUN_ONLY and extra_json.startswith(b'{"startedAt":"')
+
+
+def step_notes_of(entry: Entry) -> StepNotes:
+    """Return the notes of a ``step`` entry."""
+    notes = notes_of(entry)
+    errors = notes.get("errors")
+    return StepNotes(
+        _text(notes, "startedAt"),
+        _number(notes, "attempts"),
+        _errors(errors) if isinstance(errors, list) else (),
+        ids_of(notes, "running"),
+        ids_of(notes, "failed"),
+        _text(notes, "lane") or "",
+    )
+
+
+def start_notes_of(entry: Entry) -> StartNotes:
+    """Return the notes of a ``start`` entry."""
+    notes = notes_of(entry)
+    delivers = notes.get("delivers")
+    return StartNotes(
+        _text(notes, "host"),
+        _number(notes, "pid"),
+        _text(notes, "lib"),
+        _text(notes, "code"),
+        _text(notes, "opened"),
+        _found(notes.get("found")),
+        cast("dict[str, Any]", delivers) if isinstance(delivers, dict) else None,
+    )
+
+
+def notes_of(entry: Entry) -> Mapping[str, Any]:
+    """Return all members of an entry that replay has no use for."""
+    return {} if entry.extra_json == NO_NOTES else entry.extra
+
+
+def text_of(entry: Entry, key: str) -> str | None:
+    """Return a note that is text."""
+    return _text(notes_of(entry), key)
+
+
+def ids_of(notes: Mapping[str, object], key: str) -> tuple[str, ...]:
+    """Return a note that lists step ids."""
+    listed = notes.get(key)
+    if not isinstance(listed, list):
+        return ()
+    return tuple(each for each in cast("list[object]", listed) if isinstance(each, str))
+
+
+def running_of(listed: object) -> tuple[Running, ...]:
+    """Return the running steps that a list in a note or a lock file describes."""
+    if not isinstance(listed, list):
+        return ()
+    found = map(Running.read, cast("list[object]", listed))
+    return tuple(each for each in found if each is not None)
+
+
+def shortened(text: str) -> str:
+    """Return text that may be noted: writable, and not longer than a note is."""
+    if len(text) > MOST_TEXT:
+        text = text[: MOST_TEXT - 1] + "…"
+    return writable_text(text)
+
+
+def _found(said: object) -> Found | None:
+    if not isinstance(said, dict):
+        return None
+    members = cast("dict[str, object]", said)
+    return Found(
+        _number(members, "session"),
+        _number(members, "pid"),
+        _text(members, "host"),
+        running_of(members.get("running")),
+        _text(members, "torn"),
+    )
+
+
+def _errors(listed: list[Any]) -> tuple[FailedAttempt, ...]:
+    return tuple(_attempts(listed))
+
+
+def _attempts(listed: list[Any]) -> Iterable[FailedAttempt]:
+    for each in listed:
+        if isinstance(each, dict):
+            members = cast("dict[str, object]", each)
+            seconds = members.get("seconds")
+            yield FailedAttempt(
+                _text(members, "name") or "",
+                _text(members, "message") or "",
+                float(seconds) if isinstance(seconds, (int, float)) else 0.0,
+            )
+
+
+def _text(members: Mapping[str, object], key: str) -> str | None:
+    value = members.get(key)
+    return value if isinstance(value, str) else None
+
+
+def _number(members: Mapping[str, object], key: str) -> int | None:
+    value = members.get(key)
+    return value if type(value) is int else None
+
+
+def _without_none(**members: Any) -> dict[str, Any]:
+    return {key: value for key, value in members.items() if value is not None}

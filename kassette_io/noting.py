@@ -1,0 +1,130 @@
+"""What a session notes of itself: process, library, code, and which step an error came from.
+
+Nothing here decides anything; ``kassette.notes`` says what notes are.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache, partial
+from hashlib import sha256
+from types import CodeType
+from typing import Any, Final, NamedTuple, cast
+
+from kassette import BranchPath, Diverged
+
+VERSION: Final = "0.1.0"
+"""The version of this library."""
+_MARK: Final = "__kassette_step__"
+
+
+class Asking(NamedTuple):
+    """Who asks for a session: a workflow's name, its code, and whether steps have to match."""
+
+    workflow: str | None = None
+    code: str | None = None
+    strict: bool = False
+
+
+NOBODY: Final = Asking()
+
+
+def session_notes(code: str | None = None) -> dict[str, Any]:
+    """Return which process, and which code, opens a session."""
+    return {"host": _host(), "pid": os.getpid(), "lib": f"kassette-py/{VERSION}", "code": code}
+
+
+@cache
+def _host() -> str:
+    try:
+        return os.uname().nodename
+    except AttributeError:
+        from platform import node  # where there is no uname
+
+        return node()
+
+
+def fingerprint(fn: Any) -> str | None:
+    """Return a short fingerprint of a function's own code; None where it has none.
+
+    Code that it calls has no part in it. Each minor version of Python compiles in its own way, so
+    the fingerprint begins with it.
+    """
+    while isinstance(fn, partial):
+        fn = cast("Any", fn).func
+    code = getattr(fn, "__code__", None) or getattr(type(fn).__call__, "__code__", None)
+    if not isinstance(code, CodeType):
+        return None
+    digest = sha256()
+    for part in _parts(code):
+        digest.update(part)
+        digest.update(b"\0")
+    return f"py{sys.version_info.major}.{sys.version_info.minor}-{digest.hexdigest()[:12]}"
+
+
+def _parts(code: CodeType) -> Iterator[bytes]:
+    yield code.co_code
+    for name in (*code.co_names, *code.co_varnames, *code.co_freevars):
+        yield name.encode("utf-8", "backslashreplace")
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _parts(constant)
+        elif isinstance(constant, frozenset):
+            yield repr(sorted(map(repr, cast("frozenset[object]", constant)))).encode()
+        else:
+            yield repr(constant).encode("utf-8", "backslashreplace")
+
+
+def warn_diverged(run_id: str, diverged: Diverged) -> None:
+    """Log that workflow and journal part."""
+    from logging import getLogger
+
+    passed = diverged.passed_over
+    getLogger("kassette").warning(
+        "workflow and journal of run %r part at step %r: %s. A step that was renamed, removed or "
+        "moved since the run was recorded is not found, and runs again under its new name",
+        run_id,
+        diverged.step_id,
+        f"the recorded {', '.join(map(repr, passed))} should have come first"
+        if passed
+        else "it was recorded before a step that was asked for earlier",
+    )
+
+
+class _FailedStep(NamedTuple):
+    run_id: str
+    step_id: str
+    attempts: int
+    branch: str
+
+
+def mark(error: BaseException, run_id: str, step_id: str, attempts: int, path: BranchPath) -> None:
+    """Note on ``error`` which step it came from, unless it came through one already."""
+    with suppress(Exception):
+        vars(error).setdefault(_MARK, _FailedStep(run_id, step_id, attempts, ":".join(path)))
+
+
+def failure_notes(error: BaseException, run_id: str) -> dict[str, Any]:
+    """Return which step of the run ``error``, or what it was raised from, came from."""
+    seen: BaseException | None = error
+    for _ in range(_LONGEST_CHAIN):
+        if isinstance(seen, BaseExceptionGroup):
+            group = cast("BaseExceptionGroup[BaseException]", seen)
+            seen = group.exceptions[0] if len(group.exceptions) == 1 else None
+        if seen is None:
+            break
+        found = getattr(seen, _MARK, None)
+        if isinstance(found, _FailedStep) and found.run_id == run_id:
+            return {
+                "stepId": found.step_id,
+                "attempts": found.attempts if found.attempts > 1 else None,
+                "branch": found.branch or None,
+            }
+        seen = seen.__cause__
+    return {}
+
+
+_LONGEST_CHAIN: Final = 20
