@@ -177,7 +177,7 @@ def step_notes_of(entry: Entry) -> StepNotes:
     return StepNotes(
         _text(notes, "startedAt"),
         _number(notes, "attempts"),
-        _errors(errors) if isinstance(errors, list) else (),
+        _errors(cast("list[object]", errors)) if isinstance(errors, list) else (),
         ids_of(notes, "running"),
         ids_of(notes, "failed"),
         _text(notes, "lane") or "",
@@ -245,11 +245,11 @@ def _found(said: object) -> Found | None:
     )
 
 
-def _errors(listed: list[Any]) -> tuple[FailedAttempt, ...]:
+def _errors(listed: list[object]) -> tuple[FailedAttempt, ...]:
     return tuple(_attempts(listed))
 
 
-def _attempts(listed: list[Any]) -> Iterable[FailedAttempt]:
+def _attempts(listed: list[object]) -> Iterable[FailedAttempt]:
     for each in listed:
         if isinstance(each, dict):
             members = cast("dict[str, object]", each)
