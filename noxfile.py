@@ -8,7 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
+import zipfile
 from pathlib import Path
 
 import nox
@@ -156,31 +158,61 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def wheel(session: nox.Session) -> None:
-    """Build sdist and wheel, and use the wheel alone, as a stranger would, far away from here."""
-    session.install("build")
+    """Build sdist and wheel, check both, and use the wheel alone, as a stranger would."""
+    session.install("build", "twine")
     with tempfile.TemporaryDirectory() as tmp:
-        dist, venv, empty = (Path(tmp, name) for name in ("dist", "venv", "empty"))
-        session.run("python", "-m", "build", "--outdir", str(dist))
+        dist, venv, empty, source = (Path(tmp, x) for x in ("dist", "venv", "empty", "source"))
+        session.run("python", "-m", "build", "--outdir", str(dist))  # the wheel, from the sdist
+        (built,), (packed,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
+        session.run("twine", "check", "--strict", str(built), str(packed))
+        check_contents(session, built, packed)
         session.run("python", "-m", "venv", str(venv))
+        python = str(venv / "bin" / "python")
         empty.mkdir()
         for path in "README.md", "tests/examples/test_strangers_path.py":
             shutil.copy(path, empty)
         with session.chdir(empty):
-            python, (built,) = str(venv / "bin" / "python"), dist.glob("*.whl")
             session.run(python, "-m", "pip", "install", "--quiet", str(built), external=True)
             session.run(python, "-c", USE_WHEEL, external=True)
-            session.run(str(venv / "bin" / "kassette"), "--help", external=True)
+            session.run(str(venv / "bin" / "kassette"), "--help", external=True, silent=True)
             wanted = (f"{built}[cli]", "pytest")
             session.run(python, "-m", "pip", "install", "--quiet", *wanted, external=True)
             session.run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", external=True)
+        shutil.unpack_archive(packed, source, filter="data")
+        (tree,) = source.iterdir()
+        with session.chdir(tree):
+            wanted = (f"{built}[all]", "hypothesis", "pytest", "pytest-timeout")
+            session.run(python, "-m", "pip", "install", "--quiet", *wanted, external=True)
+            session.run(python, "-m", "pytest", "-q", *TESTS_OF_THE_SDIST, external=True)
 
+
+PACKAGES = ("kassette", "kassette_cli", "kassette_io")
+TESTS_OF_THE_SDIST = ("tests/core/test_codec.py", "tests/examples", "tests/test_distribution.py")
 
 USE_WHEEL = """
-import importlib.metadata, pathlib, sys
+import importlib, importlib.metadata, pathlib, sys
 for name in "kassette", "kassette_io", "kassette_cli":
     here = pathlib.Path(importlib.import_module(name).__file__).parent
     assert here.is_relative_to(sys.prefix), f"{name} does not come from the wheel but from {here}"
-    assert (here / "py.typed").is_file(), f"{name} ships no py.typed"
-    assert not (here / "ruff.toml").exists(), f"{name} ships its linter's configuration"
 assert importlib.metadata.entry_points(group="pytest11", name="kassette"), "no pytest plugin"
 """
+
+
+def check_contents(session: nox.Session, wheel: Path, sdist: Path) -> None:
+    """Fail unless the wheel holds the packages and nothing else, and the sdist the repository."""
+    with zipfile.ZipFile(wheel) as archive:
+        installed = set(archive.namelist())
+    code = {path.as_posix() for name in PACKAGES for path in Path(name).rglob("*.py")}
+    code |= {f"{name}/py.typed" for name in PACKAGES}
+    about = {each for each in installed if each.split("/")[0].endswith(".dist-info")}
+    if installed - about != code or not any(each.endswith("/LICENSE") for each in about):
+        session.error(f"the wheel differs from the packages in {(installed - about) ^ code}")
+    with tarfile.open(sdist) as archive:
+        packed = {each.partition("/")[2] for each in archive.getnames()}
+    listing = ("git", "ls-files", "--cached", "--others", "--exclude-standard")
+    files = session.run(*listing, external=True, silent=True)
+    if tracked := set(str(files).splitlines()):
+        if strange := packed - tracked - {"PKG-INFO"}:
+            session.error(f"the sdist holds what the repository does not: {strange}")
+        if missing := tracked - packed:
+            session.error(f"the sdist lacks {missing}")

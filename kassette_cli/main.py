@@ -93,7 +93,7 @@ def _import_terminal() -> ModuleType | None:
     except ModuleNotFoundError as error:
         if error.name not in ("aiofiles", "rich"):
             raise
-        _complain(f"{error.name} is missing, so this is JSON; pip install 'kassette[cli]'")
+        _complain(f"{error.name} is missing, so this is JSON; pip install 'kassette-py[cli]'")
         return None
     return terminal
 
@@ -102,7 +102,7 @@ def _version() -> str:
     from importlib.metadata import PackageNotFoundError, version
 
     try:
-        return version("kassette")
+        return version("kassette-py")
     except PackageNotFoundError:
         return "(from a source tree that is not installed)"
 

@@ -223,7 +223,8 @@ def typed_value(declared: Any) -> TypedValue | None:
         return _typed_value(declared)
     except ImportError as error:
         raise UsageError(
-            f"{declared!r} needs pydantic to be rebuilt from JSON: pip install 'kassette[pydantic]'"
+            f"{declared!r} needs pydantic to be rebuilt from JSON: "
+            "pip install 'kassette-py[pydantic]'"
         ) from error
     except Exception as error:  # pydantic raises several unrelated classes for a bad type
         raise UsageError(

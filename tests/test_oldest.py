@@ -14,10 +14,10 @@ from tests.oldest import PYPROJECT, pins
 
 def project(*dependencies: str, **groups: list[Any]) -> dict[str, Any]:
     """Return a pyproject.toml with an extra ``all`` that has everything."""
-    extras = {"s3": ["aioboto3>=15"], "all": ["kassette[s3]", "trio>=0.26.1"]}
+    extras = {"s3": ["aioboto3>=15"], "all": ["kassette-py[s3]", "trio>=0.26.1"]}
     return {
         "project": {
-            "name": "kassette",
+            "name": "kassette-py",
             "dependencies": list(dependencies),
             "optional-dependencies": extras,
         },

@@ -252,7 +252,7 @@ class S3ObjectStoreClient:
         try:
             from kassette_io.storages.s3_client import open_client
         except ImportError as error:
-            raise UsageError("S3 storage needs aioboto3: pip install 'kassette[s3]'") from error
+            raise UsageError("S3 storage needs aioboto3: pip install 'kassette-py[s3]'") from error
         session = {k: v for k, v in self._settings.items() if k in _SESSION_SETTINGS}
         client = {k: v for k, v in self._settings.items() if k not in _SESSION_SETTINGS}
         async with AsyncExitStack() as stack:

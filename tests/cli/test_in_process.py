@@ -30,7 +30,7 @@ def test_it_returns_its_exit_code(
     """A program that calls it could not tell success from failure."""
     with written_to(os.dup(1), "stdout", monkeypatch):
         assert main(["--version"]) == DONE
-        assert capfd.readouterr().out == f"kassette {version('kassette')}\n"
+        assert capfd.readouterr().out == f"kassette {version('kassette-py')}\n"
         assert main(["--storage", url, "status", "completed"]) == DONE
         assert capfd.readouterr().out == '{"status":"completed"}\n'
         assert main(["--storage", url, "status", "unknown"]) == REFUSED
@@ -109,7 +109,7 @@ def test_an_exit_is_nobody_s_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_only_a_missing_extra_is_excused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A broken installation would look like one without `kassette[cli]`."""
+    """A broken installation would look like one without `kassette-py[cli]`."""
     monkeypatch.delattr(kassette_cli.output, "terminal", raising=False)
     monkeypatch.setitem(sys.modules, "kassette_cli.output.terminal", None)
     with pytest.raises(ModuleNotFoundError):

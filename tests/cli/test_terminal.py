@@ -266,7 +266,7 @@ sys.exit(main())
     assert shown == Outcome(
         0,
         COMPLETED.replace("\n", "\r\n").encode(),
-        f"kassette: {missing} is missing, so this is JSON; pip install 'kassette[cli]'\n".encode(),
+        f"kassette: {missing} is missing, so this is JSON; pip install 'kassette-py[cli]'\n".encode(),
     )
 
 

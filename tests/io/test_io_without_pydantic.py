@@ -49,7 +49,7 @@ async def test_an_explicit_type_names_the_extra(memory: MemoryStorage) -> None:
     """If it fails, a missing extra ends in an ImportError, or after the step has run."""
     ran: list[int] = []
     async with await start(memory, RUN) as run:
-        with pytest.raises(UsageError, match=r"pip install 'kassette\[pydantic\]'"):
+        with pytest.raises(UsageError, match=r"pip install 'kassette-py\[pydantic\]'"):
             await run.record("a", ran.append, 1, result_type=declared())
     assert ran == []
     assert await journal_types(memory) == ["start"]
@@ -57,7 +57,7 @@ async def test_an_explicit_type_names_the_extra(memory: MemoryStorage) -> None:
     async def body(ctx: Context) -> None:
         return None
 
-    with pytest.raises(UsageError, match=r"pip install 'kassette\[pydantic\]'"):
+    with pytest.raises(UsageError, match=r"pip install 'kassette-py\[pydantic\]'"):
         workflow(body, storage=memory, events={"ok": declared()})
 
 

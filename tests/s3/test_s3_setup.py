@@ -365,7 +365,7 @@ def test_a_missing_aioboto3_names_the_extra() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stderr == ""
-    assert done.stdout.count("pip install 'kassette[s3]'") == 2
+    assert done.stdout.count("pip install 'kassette-py[s3]'") == 2
 
 
 def test_importing_kassette_io_does_not_import_the_sdk() -> None:
