@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -71,6 +72,13 @@ def assert_printed(block: Block, output: str) -> None:
     )
 
 
+def write(block: Block) -> None:
+    assert block.file is not None
+    path = Path(block.file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(block.text, "utf-8")
+
+
 def run_python(block: Block, page: Path, module: ModuleType) -> str:
     source = "\n" * (block.line - 1) + block.text
     printed = io.StringIO()
@@ -79,18 +87,37 @@ def run_python(block: Block, page: Path, module: ModuleType) -> str:
     return printed.getvalue()
 
 
-def run_commands(block: Block, bin_directory: Path) -> str:
-    """Run a block as a shell would, where ``kassette``, ``pytest`` and ``python`` are ours."""
-    script = re.sub(r"^\$ ", "", block.text, flags=re.MULTILINE)
-    done = subprocess.run(
+def run_shell(script: str, bin_directory: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script as a shell would, where ``kassette``, ``pytest`` and ``python`` are ours."""
+    return subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         capture_output=True,
         encoding="utf-8",
-        env={**os.environ, "PATH": f"{bin_directory}:{os.environ['PATH']}"},
+        # on a terminal, too, what a program prints is there before it is killed
+        env={
+            **os.environ,
+            "PATH": f"{bin_directory}:{os.environ['PATH']}",
+            "PYTHONUNBUFFERED": "1",
+        },
         check=False,
     )
+
+
+def run_commands(block: Block, bin_directory: Path) -> str:
+    done = run_shell(block.text, bin_directory)
     assert (done.returncode, done.stderr) == (0, ""), f"line {block.line}: {done}"
     return done.stdout
+
+
+def run_transcript(block: Block, bin_directory: Path) -> str:
+    """Run each command behind a ``$``, and return the transcript that a terminal would show."""
+    shown = ""
+    for command in re.findall(r"^\$ (.+)$", block.text, re.MULTILINE):
+        done = run_shell(command, bin_directory)
+        killed = done.returncode == -signal.SIGKILL
+        assert killed or (done.returncode, done.stderr) == (0, ""), f"line {block.line}: {done}"
+        shown += f"$ {command}\n{done.stdout}" + "Killed\n" * killed
+    return shown
 
 
 @pytest.fixture
@@ -122,32 +149,58 @@ def test_code_runs_and_prints_what_the_page_says(
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setitem(sys.modules, "page", module)
+    for block in reversed([each for each in blocks(page) if each.file is not None]):
+        write(block)  # the first text of each, for a page that shows a run before its program
     for block in blocks(page):
         if block.file is not None:
-            path = Path(block.file)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(block.text, "utf-8")
+            write(block)
         elif block.language == "python":
             assert_printed(block, run_python(block, page, module))
+        elif block.language in SHELL and block.text.startswith("$ "):
+            assert_printed(block._replace(printed=block.text), run_transcript(block, bin_directory))
         elif block.language in SHELL and "pip install" not in block.text:
             assert_printed(block, run_commands(block, bin_directory))
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/quickstart.md"])
-def test_the_first_examples_may_be_run_twice(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Would show that whoever runs the first example again, as anybody does, gets a traceback."""
-    page = ROOT / name
+def test_the_quickstart_may_be_run_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would show that whoever runs the first examples again, as anybody does, gets a traceback."""
+    page = ROOT / "docs" / "quickstart.md"
     monkeypatch.chdir(tmp_path)
     for time in ("first", "second"):
         module = ModuleType("page")
         monkeypatch.setitem(sys.modules, "page", module)
         code = [each for each in blocks(page) if each.language == "python" and each.file is None]
-        printed = "".join(run_python(block, page, module) for block in code)
-        assert printed, time
-    if name == "README.md":
-        assert f"`{printed.strip()}`" in " ".join(page.read_text("utf-8").split())
+        assert "".join(run_python(block, page, module) for block in code), time
+
+
+def test_the_readme_begins_with_a_crash_and_its_recovery() -> None:
+    """Would show that a newcomer has to take our word for it, or that the example runs only once."""
+    first, program, *_ = blocks(ROOT / "README.md")
+    assert program.file == "answer.py"
+    assert first.line < 15
+    crash, recovery, again = re.split(r"^\$ ", first.text, flags=re.MULTILINE)[1:]
+    assert crash.startswith("python answer.py --crash\n")
+    assert crash.endswith("\nKilled\n")
+    assert recovery.startswith("python answer.py\n")
+    assert "asking the model" in crash
+    assert "asking the model" not in recovery
+    assert "Success(" in recovery
+    assert again == "python answer.py\nmail-1 is already complete\n"
+    shown_again = next(blocks(ROOT / "docs" / "index.md"))
+    assert first.text.startswith(shown_again.text)
+
+
+def test_the_comparison_counts_the_lines_of_its_programs() -> None:
+    """Would show that we praise ourselves with a number that the page itself refutes."""
+    page = ROOT / "docs" / "comparison.md"
+    (row,) = re.findall(r"^\| lines of the program below \|(.+)\|$", page.read_text("utf-8"), re.M)
+    (heads,) = re.findall(r"^\| \| (kassette \|.+)\|$", page.read_text("utf-8"), re.M)
+    counted = dict(zip(heads.split("|"), row.split("|"), strict=True))
+    programs = {each.file: each.text for each in blocks(page) if each.file is not None}
+    for name, count in counted.items():
+        text = programs[f"with_{name.strip().lower()}.py"]
+        compile(text, name, "exec")
+        assert len(re.findall(r"^.*\S", text, re.M)) == int(count), name
 
 
 def test_pages_hold_code_and_commands_to_run() -> None:
