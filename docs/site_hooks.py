@@ -12,6 +12,7 @@ OUTSIDE = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "LICENSE": "license.md",
+    "SECURITY.md": "security.md",
     "examples/triage.py": "triage.md",
     "skills/kassette/SKILL.md": "agents.md",
 }
