@@ -1,12 +1,12 @@
-"""A support desk that can be killed at any moment: sort tickets, ask about severe ones, reply.
+"""A support desk that survives a kill: classify tickets, ask a person about severe ones, reply.
 
-    python examples/triage.py                    work through examples/tickets.jsonl
-    python examples/triage.py my-tickets.jsonl   or through tickets of your own
-    python examples/triage.py --approve RUN_ID   let the reply to a severe ticket go out
-    python examples/triage.py --demo             watch it being killed, and going on
+    python examples/triage.py                    process examples/tickets.jsonl
+    python examples/triage.py my-tickets.jsonl   or tickets of your own
+    python examples/triage.py --approve RUN_ID   approve the reply to a severe ticket
+    python examples/triage.py --demo             watch it being killed and recovered
 
-Every ticket is one run of the workflow below, and every step that finished is in the run's journal.
-So run it again after a kill: it goes on where it was, and pays for nothing twice.
+Each ticket is one run of the workflow below, and each finished step is in the run's journal. Run
+the program again after a kill: it recovers each run and repeats no finished step.
 """
 
 from __future__ import annotations
@@ -65,13 +65,13 @@ class Ticket:
 
     @property
     def run_id(self) -> str:
-        """The ticket's run: the same whenever and wherever the ticket is delivered."""
+        """The run id derives from the ticket, so a second delivery finds the same run."""
         return "ticket-" + quote(self.id, safe="").replace("~", "%7E").replace("%", "+")
 
 
 @dataclass(frozen=True)
 class Triage:
-    """What the model makes of a ticket; the result of a step."""
+    """How the model classifies a ticket; the result of a step."""
 
     category: str
     severity: str
@@ -79,13 +79,13 @@ class Triage:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a person says to a severe ticket; the payload of an event."""
+    """A person's decision on a severe ticket; the payload of an event."""
 
     approved: bool
 
 
 def triage_workflow(desk: Desk, storage: LocalStorage) -> Workflow[Ticket, str]:
-    """Make the workflow, which needs to know where its journals and its desk are."""
+    """Create the workflow for a storage and a desk."""
 
     @workflow(storage=storage, version="triage-1", events={"approval": Verdict})
     async def triage(ctx: Context, ticket: Ticket) -> str:
@@ -115,11 +115,11 @@ def triage_workflow(desk: Desk, storage: LocalStorage) -> Workflow[Ticket, str]:
 
 
 Called = Callable[[Ticket, str], None]
-"""Told of every call that a step makes, whether or not its result gets recorded."""
+"""Called for every call that a step makes, whether or not its result is recorded."""
 
 
 class OfflineModel:
-    """Stands where a language model would be called: a pure function of the text, in tokens."""
+    """Stands in for a language model: a pure function of the text that yields tokens."""
 
     def __init__(self, token_delay: float, called: Called, stall: str | None = None) -> None:
         self._token_delay = token_delay
@@ -190,12 +190,12 @@ WORDING = {
 
 
 class Outbox:
-    """Replies that went out, a line of JSON each; stands for a mail service.
+    """Replies that were sent, one JSON line each; stands in for a mail service.
 
-    A step that was under way at a crash runs again, so ``send`` asks first whether the reply is out
-    already. That is enough, because a run is open in one process at a time: nobody else is sending
-    this reply. It survives a kill, not a power cut, for nothing here is fsynced. With a real mail
-    service, hand it the run id as the idempotency key.
+    A step that was in flight at a crash runs again, so ``send`` first checks whether the reply was
+    sent. That is enough, because only one process at a time has a run open. It survives a kill, but
+    not a power cut, since nothing here is fsynced. With a real mail service, pass the run id as the
+    idempotency key.
     """
 
     def __init__(self, path: Path, files: Files, called: Called) -> None:
@@ -211,7 +211,7 @@ class Outbox:
         except FileNotFoundError:
             before = ""
         if any(_run_of(line) == ticket.run_id for line in before.splitlines()):
-            return "replied (it was out before the crash)"
+            return "replied (sent before the crash)"
         line = json.dumps({"run": ticket.run_id, "to": ticket.customer, "text": text})
         torn = before != "" and not before.endswith("\n")
         await self._files.append(self._path, "\n" * torn + line + "\n")
@@ -222,11 +222,11 @@ def _run_of(line: str) -> str | None:
     try:
         return str(json.loads(line)["run"])
     except (ValueError, KeyError, TypeError):
-        return None  # torn by a crash in the middle of an append: that reply did not go out
+        return None  # cut off by a crash during an append: that reply was not sent
 
 
 class Files:
-    """Files without blocking the event loop: by aiofiles, which needs asyncio, or anyio on trio."""
+    """File IO that does not block the event loop: aiofiles on asyncio, anyio on trio."""
 
     def __init__(self, backend: str) -> None:
         self._on_trio = backend == "trio"
@@ -246,11 +246,11 @@ class Files:
                 await file.write(text)
 
 
-# --- the desk: runs the tickets and says what happens --------------------------------------------
+# --- the desk: runs the tickets and reports progress ---------------------------------------------
 
 
 class Desk:
-    """Counts and prints what replays and what runs live, and reports it to a demonstration."""
+    """Counts and prints which steps replay and which run live; reports it to the demonstration."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         files = Files(options.backend)
@@ -273,7 +273,7 @@ class Desk:
         *args: Any,
         label: str | None = None,
     ) -> T:
-        """Do as ``ctx.step``, and show whether it was replayed."""
+        """Run ``ctx.step`` and show whether it was replayed."""
         replayed: list[T] = []
         result = await ctx.step(name, fn, *args, on_replay=replayed.append)
         shown = label or name
@@ -283,26 +283,26 @@ class Desk:
         return result
 
     async def deliver(self, triage: Workflow[Ticket, str], ticket: Ticket) -> None:
-        """Start a ticket's run, or go on with it. Harmless to do twice, as a job queue would."""
+        """Start or recover a ticket's run. A job queue may deliver the ticket twice."""
         self.say(f"{ticket.id:<10}")
         try:
-            await self._settle(ticket.run_id, triage.start(ticket, run_id=ticket.run_id))
+            await self._finish(ticket.run_id, triage.start(ticket, run_id=ticket.run_id))
         except StorageError:
-            raise  # a full or missing disk concerns every ticket
+            raise  # a full or missing disk affects every ticket
         except KassetteError as error:
             self._fail(str(error))
 
     async def approve(self, triage: Workflow[Ticket, str], run_id: str, verdict: Verdict) -> None:
-        """Resume a waiting run with a person's verdict. The first verdict given is the one."""
+        """Resume a waiting run with a person's verdict. The first verdict wins."""
         self.say(f"{run_id:<10}")
-        await self._settle(run_id, triage.resume(run_id, "approval", verdict))
+        await self._finish(run_id, triage.resume(run_id, "approval", verdict))
 
     def sum_up(self, again: Sequence[str]) -> int:
-        """Say how it ended; give the exit code."""
+        """Print a summary and return the exit code."""
         counts = self.counts
         print(
             f"\nsteps: {counts['replayed']} replayed (○), {counts['live']} ran live (●); "
-            f"tickets: {counts['settled']} settled now, {counts['before']} before, "
+            f"tickets: {counts['finished']} finished now, {counts['before']} before, "
             f"{len(self.waiting)} waiting for approval, {len(self.failed)} failed"
         )
         for why in self.failed:
@@ -313,7 +313,7 @@ class Desk:
             print(f"  {shlex.join([*again, '--approve', run_id])}")
         return 1 if self.failed else 0
 
-    async def _settle(self, run_id: str, attempt: Awaitable[RunResult[str]]) -> None:
+    async def _finish(self, run_id: str, attempt: Awaitable[RunResult[str]]) -> None:
         try:
             result = await attempt
         except EventPendingError:
@@ -322,11 +322,11 @@ class Desk:
             if over.terminal_state != "complete":
                 raise
             self.counts["before"] += 1
-            self.say(" done before, nothing to do", end="\n")
+            self.say(" already complete", end="\n")
             return
         match result:
             case Success(result=text):
-                self.counts["settled"] += 1
+                self.counts["finished"] += 1
                 self.say(f"  {text}", end="\n")
             case Suspended():
                 self.waiting.append(run_id)
@@ -349,11 +349,11 @@ class Desk:
 
 
 class BadTicketsError(Exception):
-    """The tickets file cannot be used; the message is for the person who wrote it."""
+    """The tickets file is invalid; the message is for the person who wrote it."""
 
 
 async def load_tickets(files: Files, path: Path) -> list[Ticket]:
-    """Read a tickets file: a JSON object a line, with id, customer, subject and body."""
+    """Read a tickets file: one JSON object per line with id, customer, subject and body."""
     try:
         text = await files.read(path)
     except UnicodeDecodeError as error:
@@ -373,7 +373,7 @@ async def load_tickets(files: Files, path: Path) -> list[Ticket]:
             if tickets.setdefault(ticket.id, ticket) is not ticket:
                 raise BadTicketsError(f"{path}, line {number}: a second ticket {ticket.id!r}")
     if not tickets:
-        raise BadTicketsError(f"{path} holds no ticket")
+        raise BadTicketsError(f"{path} contains no ticket")
     return list(tickets.values())
 
 
@@ -397,12 +397,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("tickets", nargs="?", type=Path, help="a tickets file of your own")
     parser.add_argument("--storage", type=Path, help="where journals live (.kassette/triage)")
-    parser.add_argument("--approve", metavar="RUN_ID", help="answer a run that waits for approval")
-    parser.add_argument("--deny", action="store_true", help="with --approve: say no")
+    parser.add_argument("--approve", metavar="RUN_ID", help="approve a run that waits for it")
+    parser.add_argument("--deny", action="store_true", help="with --approve: decline instead")
     parser.add_argument("--limit", type=int, metavar="N", help="take the first N tickets only")
     parser.add_argument("--token-delay", type=float, default=0.002, metavar="SECONDS")
     parser.add_argument("--backend", choices=("asyncio", "trio"), default="asyncio")
-    parser.add_argument("--demo", action="store_true", help="be killed half-way, and go on")
+    parser.add_argument("--demo", action="store_true", help="be killed half-way and recover")
     parser.add_argument("--report", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--stall", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -457,7 +457,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\ntriage: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\ntriage: stopped; run it again and it goes on", file=sys.stderr)
+        print("\ntriage: interrupted; run it again to continue", file=sys.stderr)
         return 130
 
 

@@ -1,7 +1,8 @@
-"""Kills ``triage.py`` half-way, starts it again, and checks from outside that nothing ran twice.
+"""Kills ``triage.py`` half-way, restarts it, and verifies from outside that no step ran twice.
 
-Started by ``python examples/triage.py --demo``. It needs no clock: the program reports over a pipe
-what its steps do, and one call of its model never ends, so the kill always hits the same spot.
+Run it with ``python examples/triage.py --demo``. It does not depend on timing: the program reports
+its steps over a pipe, and one call of its model never returns, so the kill always hits the same
+spot.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ STEPS = ("classify", "summary:draft", "answer:draft", "actions:draft", "reply")
 
 
 class Report(NamedTuple):
-    """What happened to a step: its function was "called", it was "recorded" or "replayed"."""
+    """An event of a step: its function was "called", or it was "recorded" or "replayed"."""
 
     what: str
     run_id: str
@@ -47,20 +48,22 @@ class Demo:
         self.stalled = tickets[3]["id"]
 
     def run(self) -> int:
-        print(f"1. Work through {FIRST} tickets (● ran live, ○ replayed from the journal)\n")
+        print(f"1. Process {FIRST} tickets (● ran live, ○ replayed from the journal)\n")
         first = self.child("--limit", str(FIRST), "--stall", self.stalled, killed=True)
         before = self.journals()
-        print(f"\n\n   SIGKILL while it waits for the model's answer. On disk of {self.victim}:\n")
+        print(
+            f"\n\n   SIGKILL while it waits for the model's answer. The journal of {self.victim}:\n"
+        )
         for line in before[self.victim].decode().splitlines():
             print(f"   {line if len(line) <= 96 else line[:95] + '…'}")
 
         print("\n2. Run the same command again\n")
         later = self.child("--limit", str(FIRST))
 
-        print(f"\n3. Approve the severe one: triage.py --approve {self.severe}\n")
+        print(f"\n3. Approve the severe ticket: triage.py --approve {self.severe}\n")
         later += self.child("--approve", self.severe)
 
-        print("\n4. What the journals, and the calls that the steps made, say\n")
+        print("\n4. Check the journals and the calls that the steps made\n")
         claims = self.claims(first, later, before)
         for claim, holds in claims.items():
             print(f"   {'ok   ' if holds else 'WRONG'} {claim}")
@@ -89,7 +92,7 @@ class Demo:
                     process.kill()
         code = process.wait()
         if code != (-signal.SIGKILL if killed else 0):
-            raise SystemExit(f"triage_demo: the program ended with {code}, which was not the plan")
+            raise SystemExit(f"triage_demo: the program exited with {code}, which was not expected")
         return reports
 
     def claims(
@@ -103,18 +106,17 @@ class Demo:
         replies = (self.storage / "outbox" / "replies.jsonl").read_text("utf-8").splitlines()
         sent = sorted(json.loads(line)["run"] for line in replies)
         return {
-            f"of {len(recorded)} steps recorded before the kill, {again} were called again": again
-            == 0,
-            "the step in flight, which was not recorded yet, was called again once": called[
+            f"of {len(recorded)} steps recorded before the kill, {again} ran again": again == 0,
+            "the step in flight at the kill was not recorded, and ran again once": called[
                 self.victim, "answer"
             ]
             == 1,
-            "what the journals held before the kill, they hold unchanged": all(
+            "the entries written before the kill are unchanged": all(
                 after[run_id].startswith(data) for run_id, data in before.items()
             ),
-            f"each of {len(steps)} runs holds each of its {len(STEPS)} steps once": steps
+            f"each of {len(steps)} runs recorded each of its {len(STEPS)} steps once": steps
             == {run_id: sorted(STEPS) for run_id in self.runs},
-            f"{len(sent)} customers have one reply each": sent == sorted(self.runs),
+            f"{len(sent)} customers got one reply each": sent == sorted(self.runs),
         }
 
     def journals(self) -> dict[str, bytes]:

@@ -113,7 +113,7 @@ def kill_while_answering(storage: Path, ticket: str, *arguments: object) -> list
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_demo_is_killed_goes_on_and_proves_it(backend: str, tmp_path: Path) -> None:
+def test_demo_is_killed_recovers_and_proves_it(backend: str, tmp_path: Path) -> None:
     """Would show that the first thing a newcomer runs does not do what the README says of it."""
     storage = tmp_path / "demo"
     done = run("--demo", "--backend", backend, "--storage", storage)
@@ -122,7 +122,7 @@ def test_demo_is_killed_goes_on_and_proves_it(backend: str, tmp_path: Path) -> N
     assert len(lines) < 60
     assert any("SIGKILL" in line for line in lines)
     assert [line.split()[0] for line in lines[-5:]] == ["ok"] * 5
-    assert "of 14 steps recorded before the kill, 0 were called again" in done.stdout
+    assert "of 14 steps recorded before the kill, 0 ran again" in done.stdout
     assert types(storage, "ticket-TCK-1044")[:4] == ["start", "step", "step", "step"]
     assert types(storage, "ticket-TCK-1044")[4:] == ["start", "step", "step", "complete"]
 
@@ -240,12 +240,12 @@ def test_shipped_tickets_are_replied_to_or_wait(backend: str, storage: Path) -> 
     waiting = {run_id for run_id in runs if types(storage, run_id)[-1] == "suspend"}
     assert sorted(waiting) == SEVERE
     assert sorted(sent(storage)) == sorted(runs - waiting)
-    assert "steps: 0 replayed (○), 120 ran live (●); tickets: 23 settled now, 0 before, " in (
+    assert "steps: 0 replayed (○), 120 ran live (●); tickets: 23 finished now, 0 before, " in (
         done.stdout
     )
 
     again = run("--storage", storage, "--backend", backend)
-    assert "steps: 0 replayed (○), 0 ran live (●); tickets: 0 settled now, 23 before, " in (
+    assert "steps: 0 replayed (○), 0 ran live (●); tickets: 0 finished now, 23 before, " in (
         again.stdout
     )
     assert "5 waiting for approval, 0 failed" in again.stdout
@@ -278,7 +278,7 @@ def test_printed_command_approves_a_ticket_of_ones_own(backend: str, tmp_path: P
 
     repeated = run(*arguments, "--backend", backend)
     assert repeated.returncode == 0
-    assert "done before" in repeated.stdout
+    assert "already complete" in repeated.stdout
     assert len(sent(storage)) == 2
 
 
@@ -309,7 +309,7 @@ GOOD = '{"id": "a", "customer": "b", "subject": "c", "body": "d"}\n'
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (b"", "holds no ticket"),
+        (b"", "contains no ticket"),
         (b"{\n", "line 1: not JSON (Expecting property name"),
         (GOOD.encode() + b"\n[]\n", "line 3: not a JSON object"),
         (GOOD.encode() * 2, "line 2: a second ticket 'a'"),
