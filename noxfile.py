@@ -187,7 +187,11 @@ def wheel(session: nox.Session) -> None:
 
 
 PACKAGES = ("kassette", "kassette_cli", "kassette_io")
-TESTS_OF_THE_SDIST = ("tests/core/test_codec.py", "tests/examples", "tests/test_distribution.py")
+TESTS_OF_THE_SDIST = (
+    "tests/core/test_codec.py",
+    "tests/test_distribution.py",
+    "tests/test_release.py",
+)
 
 USE_WHEEL = """
 import importlib, importlib.metadata, pathlib, sys
