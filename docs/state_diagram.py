@@ -17,7 +17,7 @@ END = "<!-- state diagram: end -->"
 
 
 def diagram() -> str:
-    """Give the mermaid diagram, and the table of the commands that leave a state as it is."""
+    """Return the mermaid diagram, and the table of the commands that leave a state as it is."""
     lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {State.NEW.value}"]
     staying: list[tuple[str, str]] = []
     for state in State:
@@ -29,20 +29,20 @@ def diagram() -> str:
             elif names:
                 lines.append(f"    {state.value} --> {following.value}: {', '.join(names)}")
     lines += [f"    {state.value} --> [*]" for state in State if state in ENDED]
-    lines += ["```", "", "| state | also takes, and may stay |", "|---|---|"]
+    lines += ["```", "", "| state | commands that it also allows, without leaving it |", "|---|---|"]
     lines += [f"| {state} | {names} |" for state, names in staying]
     return "\n".join(lines)
 
 
 def renew(page: str) -> str:
-    """Give ``page`` with the block between its markers drawn anew."""
+    """Return ``page`` with the block between its markers drawn again."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n\n{diagram()}\n\n{END}{after}"
 
 
 def main(arguments: list[str]) -> str | None:
-    """Write or check the page; give what to complain of."""
+    """Write or check the page; return the complaint, if there is one."""
     page = PAGE.read_text("utf-8")
     renewed = renew(page)
     if arguments == ["--check"]:

@@ -170,7 +170,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "[Release(), *map(Append, entries)]",
     ),
     Mutant(
-        "a suspended branch may go on",
+        "a suspended branch may continue",
         ON_STORE,
         (Machine,),
         "_record",
@@ -341,7 +341,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "if refused is None and (found := os.fstat(fd)):",
     ),
     Mutant(
-        "the lock file is removed after letting go",
+        "the lock file is removed after releasing the lock",
         ON_DISK,
         (RunLock,),
         "release",
