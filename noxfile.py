@@ -150,6 +150,32 @@ def site(session: nox.Session) -> None:
 
 
 @nox.session
+def browser(session: nox.Session) -> None:
+    """Look at every page of the site in a Chromium, offline and at three widths.
+
+    It needs a Chromium of the system's, and fails where there is none. `-- DIRECTORY` takes
+    screenshots.
+    """
+    session.install(*nox.project.dependency_groups(PROJECT, "browser"))
+    with tempfile.TemporaryDirectory() as tmp:
+        build = ("mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp)
+        session.run(*build, env={"NO_MKDOCS_2_WARNING": "1"})
+        session.run("python", "-m", "tests.browser", tmp, *session.posargs)
+
+
+@nox.session
+def pictures(session: nox.Session) -> None:
+    """Draw the pictures of the pages again: terminals and diagrams; needs npm and a Chromium."""
+    install(session, "browser")
+    session.run("python", "docs/state_diagram.py")
+    session.run("python", "docs/pictures.py")
+    with tempfile.TemporaryDirectory() as tmp:
+        session.run("npm", "install", "--silent", "--prefix", tmp, "mermaid@11", external=True)
+        mermaid = Path(tmp, "node_modules", "mermaid", "dist", "mermaid.min.js")
+        session.run("python", "docs/diagrams.py", str(mermaid))
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure what durability costs; `-- --quick` for a short look."""
     install(session, "bench")

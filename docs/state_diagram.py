@@ -29,7 +29,8 @@ def diagram() -> str:
             elif names:
                 lines.append(f"    {state.value} --> {following.value}: {', '.join(names)}")
     lines += [f"    {state.value} --> [*]" for state in State if state in ENDED]
-    lines += ["```", "", "| state | commands that it also allows, without leaving it |", "|---|---|"]
+    lines += ["```", "", "| state | commands that it also allows, without leaving it |"]
+    lines.append("|---|---|")
     lines += [f"| {state} | {names} |" for state, names in staying]
     return "\n".join(lines)
 
