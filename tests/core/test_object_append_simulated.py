@@ -394,7 +394,7 @@ def run_alone(faults: tuple[Fault, ...], when: str, *, rival: bool) -> None:
 
 @pytest.mark.parametrize("rival", [False, True])
 @pytest.mark.parametrize("when", WHEN)
-def test_d5_every_sequence_of_three_faults(when: str, rival: bool) -> None:
+def test_every_sequence_of_three_faults(when: str, rival: bool) -> None:
     """Some sequence of faults would lose or double the step, or take itself for fenced."""
     for faults in product(Fault, repeat=3):
         run_alone(faults, when, rival=rival)

@@ -71,7 +71,7 @@ def test_d4_an_equal_offset_needs_no_second_read() -> None:
     assert Reload() not in session.performed
 
 
-def test_d4_an_old_sessions_late_write_is_replayed_not_done_again() -> None:
+def test_an_old_sessions_late_write_is_replayed_not_done_again() -> None:
     """The race of D4: a paid-for step would be done a second time."""
     stored = journal(start(writer="old"))
     old = Session([])
@@ -232,7 +232,7 @@ def test_d4_a_deadline_that_the_reload_shows_as_met_does_not_cancel() -> None:
     assert session.wait("ok") == "in time"
 
 
-def test_d4_of_two_racing_resumes_the_journaled_value_wins() -> None:
+def test_of_two_racing_resumes_the_journaled_value_wins() -> None:
     """The second delivery would overwrite the first, or write the event twice."""
     stored = journal(start(), suspend("ok"))
     loser = Session(stored)

@@ -61,7 +61,7 @@ def test_replay_gives_the_entry_as_recorded() -> None:
     assert opened(stored).tell(Record("llm")) == [Replay(stored[1])]  # type: ignore[arg-type]
 
 
-def test_d3_live_equals_replay() -> None:
+def test_live_equals_replay() -> None:
     """A tuple would come back as a tuple now and as a list after a crash."""
     session = opened()
     live = session.step("llm", (1, {"a": (2,)}))
@@ -104,7 +104,7 @@ def test_d8_the_full_name_is_branch_path_and_name() -> None:
     assert names == ["x:search", "y:search", "x:z:search", "search", "x:search"]
 
 
-def test_d8_what_runs_beside_a_branch_never_shifts_its_counter() -> None:
+def test_what_runs_beside_a_branch_never_shifts_its_counter() -> None:
     """Parallel branches would be paired wrongly on replay, silently."""
     session = opened()
     order = ["x", "y", "x", "y", "y", "x"]
@@ -136,7 +136,7 @@ def test_d8_counters_go_on_when_a_block_is_entered_again() -> None:
     ],
 )
 @pytest.mark.parametrize("replaying", [False, True])
-def test_d8_same_full_name_from_two_branches_is_refused(
+def test_same_full_name_from_two_branches_is_refused(
     one: tuple[BranchPath, str], other: tuple[BranchPath, str], replaying: bool
 ) -> None:
     """Two branches would take each other's results, silently, in an order left to chance."""

@@ -58,7 +58,7 @@ def test_d4_what_may_follow(tail: Tail, entry: Entry) -> None:
         (OPEN, step("llm", session=3), UsageError),
     ],
 )
-def test_d4_what_may_not_follow(tail: Tail, entry: Entry, kind: type[KassetteError]) -> None:
+def test_what_may_not_follow(tail: Tail, entry: Entry, kind: type[KassetteError]) -> None:
     """An old session, or one that was never opened, would write into another one's journal."""
     with pytest.raises(KassetteError) as caught:
         check_append(tail, entry, run_id=RUN)

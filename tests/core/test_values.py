@@ -140,7 +140,7 @@ UNWRITABLE: list[tuple[object, str]] = [
 
 
 @pytest.mark.parametrize(("value", "said"), UNWRITABLE, ids=[said[:40] for _, said in UNWRITABLE])
-def test_d3_unwritable_values_are_refused_with_the_path(value: object, said: str) -> None:
+def test_unwritable_values_are_refused_with_the_path(value: object, said: str) -> None:
     """A value would come back as another one after a crash, or nobody would know which part."""
     with pytest.raises(UsageError) as caught:
         encode_value(value, "v")
@@ -241,7 +241,7 @@ json_values = st.recursive(
 
 
 @given(json_values)
-def test_d3_live_equals_replay_for_any_json_value(value: object) -> None:
+def test_live_equals_replay_for_any_json_value(value: object) -> None:
     """Some value would change on its way through the journal."""
     raw = encode_value(value)
     again = decode_value(raw)
@@ -272,7 +272,7 @@ anything = st.recursive(
 
 
 @given(anything)
-def test_d3_anything_is_refused_or_comes_back_stable(value: object) -> None:
+def test_anything_is_refused_or_comes_back_stable(value: object) -> None:
     """A value would be written that is not what replay gives, or raise what is no kassette error."""
     try:
         raw = encode_value(value)

@@ -142,7 +142,7 @@ def test_a_timeout_of_zero_expires_at_once() -> None:
     assert session.stored[-1].timeout == STAMP  # type: ignore[union-attr]
 
 
-def test_d7_a_wait_reached_again_keeps_its_first_deadline_in_a_new_entry() -> None:
+def test_a_wait_reached_again_keeps_its_first_deadline_in_a_new_entry() -> None:
     """Every crash or delivery would push the deadline out; or the status would not read suspended."""
     stored = opened().stored
     first = Session(stored)
@@ -202,7 +202,7 @@ def test_after_a_suspension_every_call_says_that_it_was_swallowed(command: Any) 
 # --- in company --------------------------------------------------------------------------------------
 
 
-def test_d7_suspend_entries_wait_for_running_siblings_and_come_last() -> None:
+def test_suspend_entries_wait_for_running_siblings_and_come_last() -> None:
     """Paid-for work would be thrown away, or the status read unsettled behind a suspension."""
     session = opened()
     session.do(EnterParallel(("x", "y", "z")))

@@ -94,7 +94,7 @@ def test_a_death_at_every_boundary_of_every_call(
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("stays", [True, False], ids=["it stays", "it goes"])
-async def test_d14_a_session_opened_between_any_two_calls_of_another(
+async def test_a_session_opened_between_any_two_calls_of_another(
     processes: Processes, tmp_path: Path, anyio_backend: str, stays: bool
 ) -> None:
     """Broken, there is an order of events in which two sessions are live, or one loses its lock.

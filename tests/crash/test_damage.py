@@ -39,7 +39,7 @@ async def listed(storage: Storage) -> list[str]:
     return [run_id async for run_id in storage.list_runs()]
 
 
-async def test_d11_a_torn_line_at_every_byte(directory: Path, journal: Path) -> None:
+async def test_a_torn_line_at_every_byte(directory: Path, journal: Path) -> None:
     """Broken, a crash in the middle of a write makes the journal unreadable, or loses a neighbour.
 
     Readers leave the torn bytes where they are: only who holds the lock may touch the file.
@@ -127,7 +127,7 @@ CALLS = [_start, _resume, _fork, _read]
 @pytest.mark.parametrize("content", DAMAGE.values(), ids=DAMAGE)
 @pytest.mark.parametrize("line", [1, 3, len(RESULTS)])
 @pytest.mark.parametrize("call", CALLS)
-async def test_d11_a_damaged_line_is_named_and_nothing_is_repaired(
+async def test_a_damaged_line_is_named_and_nothing_is_repaired(
     directory: Path,
     journal: Path,
     content: bytes,

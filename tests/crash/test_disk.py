@@ -70,7 +70,7 @@ async def assert_goes_on(directory: Path, steps: dict[str, Any]) -> None:
     assert not (directory / f"{RUN}.lock").exists()
 
 
-async def test_d15_an_append_is_one_write_and_one_fsync(directory: Path, disk: Disk) -> None:
+async def test_an_append_is_one_write_and_one_fsync(directory: Path, disk: Disk) -> None:
     """Broken, a crash tears entries that one write keeps whole, or durability costs double."""
     name = f"{RUN}.jsonl"
     directory.mkdir()
@@ -202,7 +202,7 @@ LOST = {
 
 
 @pytest.mark.parametrize("faults", LOST.values(), ids=LOST)
-async def test_d15_a_session_is_over_when_the_disk_cannot_be_believed(
+async def test_a_session_is_over_when_the_disk_cannot_be_believed(
     directory: Path, disk: Disk, faults: list[tuple[str, str, Fault]]
 ) -> None:
     """Broken, entries are stacked on one that may not be there after a power cut."""

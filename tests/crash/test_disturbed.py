@@ -71,7 +71,7 @@ async def assert_free(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("lock_too", [False, True], ids=["journal", "journal and lock"])
-async def test_d5_a_journal_deleted_under_a_session_is_not_made_again(
+async def test_a_journal_deleted_under_a_session_is_not_made_again(
     directory: Path, journal: Path, lock_too: bool
 ) -> None:
     """Broken, a run goes on in a journal without a beginning, or starts over in silence."""

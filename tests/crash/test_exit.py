@@ -63,7 +63,7 @@ def test_d2_an_interrupt_in_an_append_ends_the_process_promptly(
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_d2_an_interrupt_at_every_line_of_the_hand_over(
+def test_an_interrupt_at_every_line_of_the_hand_over(
     processes: Processes, tmp_path: Path, backend: str
 ) -> None:
     """Broken, Ctrl-C in the wrong microsecond leaves a process that waits for ever.

@@ -23,7 +23,7 @@ async def open_at_once(directory: Path) -> int:
 
 @pytest.mark.parametrize("how", ["os.fork", "multiprocessing"])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_d14_a_forked_child_has_no_part_in_the_session(
+def test_a_forked_child_has_no_part_in_the_session(
     processes: Processes, tmp_path: Path, backend: str, how: str
 ) -> None:
     """Broken, a child writes as its parent, unlocks its parent's run, or keeps it locked for ever.

@@ -31,7 +31,7 @@ def disks(tmp_path: Path) -> Iterator[dict[str, Path]]:
 
 @pytest.mark.parametrize("story", STORIES)
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_d15_a_full_disk(
+def test_a_full_disk(
     processes: Processes, disks: dict[str, Path], backend: str, story: str
 ) -> None:
     """Broken, a full disk fails the run, tears its journal, or ends a session that could go on."""

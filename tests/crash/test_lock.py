@@ -184,7 +184,7 @@ async def test_d14_a_refusal_names_the_holder(processes: Processes, directory: P
         await start(LocalStorage(directory), RUN)
 
 
-async def test_d14_pid_namespaces(directory: Path, lock: Path) -> None:
+async def test_pid_namespaces(directory: Path, lock: Path) -> None:
     """Broken, containers that share a volume believe each other's pids.
 
     The pid of the holder means nothing out here: in the forged form it is nobody's, in the real
@@ -299,7 +299,7 @@ async def test_d14_a_deleted_lock_file_is_taken_anew(
     assert Journal.read(journal).steps() == {"work": 1}
 
 
-async def test_d14_after_a_deleted_lock_file_the_newer_session_wins(
+async def test_after_a_deleted_lock_file_the_newer_session_wins(
     directory: Path, lock: Path, journal: Path
 ) -> None:
     """Broken, two sessions go on side by side because a lock file was deleted."""

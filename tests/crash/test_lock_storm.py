@@ -108,7 +108,7 @@ class Storm:
             child.kill()
 
 
-def test_d14_never_two_live_sessions_and_never_a_lock_that_nobody_can_take(
+def test_never_two_live_sessions_and_never_a_lock_that_nobody_can_take(
     processes: Processes, tmp_path: Path
 ) -> None:
     """Broken, two processes do the same work at once, or a run is locked for ever by a dead one."""
@@ -152,7 +152,7 @@ def race(processes: Processes, backend: str, directory: Path, source: str | None
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_d14_two_reclaimers_at_the_same_instant(
+def test_two_reclaimers_at_the_same_instant(
     processes: Processes, tmp_path: Path, backend: str
 ) -> None:
     """Broken, two processes that find the same dead lock both take the run over."""

@@ -49,7 +49,7 @@ async def recover(directory: Path, run_id: str) -> None:
 
 
 @pytest.mark.anyio
-async def test_d11_a_reader_never_sees_half_an_entry(
+async def test_a_reader_never_sees_half_an_entry(
     processes: Processes, tmp_path: Path, anyio_backend: str
 ) -> None:
     """Broken, a look at a run that recovers from a crash reports damage, or an invented entry.

@@ -1,5 +1,6 @@
 """Public text is plain English: no made-up words, no numbers of notes that readers do not have."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,13 @@ def test_a_page_uses_the_field_s_words(page: Path) -> None:
     assert [
         f"{page.name}:{each.line}: {each.word} -> {each.instead}" for each in found(prose(text))
     ] == []
+
+
+def test_no_test_that_a_page_names_has_a_number_in_its_name() -> None:
+    """The page of guarantees would send its reader to a note that nobody outside has."""
+    named = [each for page in PAGES for each in re.findall(r"::(\w+)", page.read_text("utf-8"))]
+    assert len(named) > 50
+    assert [each for each in named if re.search(r"_d\d+_", each)] == []
 
 
 def test_words_are_found_where_a_line_breaks_and_code_is_left_alone() -> None:

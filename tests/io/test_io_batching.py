@@ -136,7 +136,7 @@ async def settle() -> None:
         await checkpoint()
 
 
-async def test_d6_nobody_is_told_before_the_fsync_returned(held_local: HeldLocal) -> None:
+async def test_nobody_is_told_before_the_fsync_returned(held_local: HeldLocal) -> None:
     """If it fails, a result is handed on that a power cut can still take back."""
     appends = Appends(held_local.storage)
     await held_local.storage.append(RUN, opening(1))

@@ -80,7 +80,7 @@ async def test_d2_mid_step(world: World) -> None:
     assert work.done == ["a"]
 
 
-async def test_d2_mid_append_the_entry_lands_and_is_not_repeated(held: Held) -> None:
+async def test_mid_append_the_entry_lands_and_is_not_repeated(held: Held) -> None:
     """If it fails, a step whose entry was being written is done a second time, or a third entry
     is written after the cancellation.
     """

@@ -94,7 +94,7 @@ class Job:
 
 
 @pytest.mark.parametrize("kind", ["memory", "three-methods"])
-async def test_d2_at_every_turn_of_the_loop(kind: str, tmp_path: Path) -> None:
+async def test_at_every_turn_of_the_loop(kind: str, tmp_path: Path) -> None:
     """If it fails, there is a moment at which a cancellation loses an entry, repeats a recorded
     step, leaves the run locked, or is swallowed.
     """
@@ -113,7 +113,7 @@ async def test_d2_at_every_turn_of_the_loop(kind: str, tmp_path: Path) -> None:
     assert turns > 20
 
 
-async def test_d2_at_every_fsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_at_every_fsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If it fails, there is a write to disk during which a cancellation does one of these."""
     storage = LocalStorage(tmp_path)
     fsync = os.fsync

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit])
 @pytest.mark.parametrize("where", ["step", "workflow", "on_replay"])
-async def test_d2_an_exit_is_a_crash_not_a_failure(
+async def test_an_exit_is_a_crash_not_a_failure(
     world: World, kind: type[BaseException], where: str
 ) -> None:
     """If it fails, Ctrl-C ends a run for good, or leaves it locked."""

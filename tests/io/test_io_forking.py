@@ -203,7 +203,7 @@ async def test_a_fork_into_a_live_run_leaves_it_alone(world: World) -> None:
         await run.complete()
 
 
-async def test_d12_a_built_in_fork_is_there_whole_or_not_at_all(
+async def test_a_built_in_fork_is_there_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If it fails, a crash in the middle of a fork leaves part of a journal under its name."""
@@ -229,7 +229,7 @@ async def test_d12_a_built_in_fork_is_there_whole_or_not_at_all(
     assert {path.name for path in tmp_path.iterdir()} == {"source.jsonl", f"{RUN}.jsonl"}
 
 
-async def test_d12_a_fork_copied_entry_by_entry_recovers_after_a_crash() -> None:
+async def test_a_fork_copied_entry_by_entry_recovers_after_a_crash() -> None:
     """If it fails, a foreign storage's half-copied fork cannot be finished or is mistaken for whole.
 
     The reference: reopening it replays what was copied and does the rest anew.

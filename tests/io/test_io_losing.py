@@ -112,7 +112,7 @@ class DiesBetweenWaits(Delegating):
         return await super().append(run_id, entry)
 
 
-async def test_d7_a_run_lost_between_two_waits_is_started_again_and_waits_for_both(
+async def test_a_run_lost_between_two_waits_is_started_again_and_waits_for_both(
     world: World,
 ) -> None:
     """If it fails, an answer finds no wait, or a deadline passes unseen: its entry was lost."""

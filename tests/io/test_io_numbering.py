@@ -232,7 +232,7 @@ ORDERS = list(itertools.permutations("abc"))
 
 
 @pytest.mark.parametrize("order", ORDERS, ids="".join)
-async def test_d8_the_timing_of_siblings_does_not_shift_numbers(
+async def test_the_timing_of_siblings_does_not_shift_numbers(
     world: World, order: Sequence[str]
 ) -> None:
     """If it fails, a recovery in which branches overtake each other pairs results wrongly."""

@@ -70,7 +70,7 @@ async def test_parallel_gives_the_results_by_key_in_the_order_given(world: World
     assert await journal_steps(world.open()) == {"a:work": False, "b:work": None}
 
 
-async def test_d7_paid_for_work_of_siblings_is_recorded(world: World) -> None:
+async def test_paid_for_work_of_siblings_is_recorded(world: World) -> None:
     """If it fails, a suspending branch throws away what its siblings are about to finish."""
     work = Ledger()
     suspended = Event()

@@ -184,7 +184,7 @@ async def test_d13_a_sleep_is_slept_once(world: World, clock: Clock, naps: Naps)
     assert naps.taken == [1.5, 1.5, 0, 0]
 
 
-async def test_d13_after_a_crash_only_what_is_left_is_slept(
+async def test_after_a_crash_only_what_is_left_is_slept(
     world: World, clock: Clock, naps: Naps
 ) -> None:
     """If it fails, a crash in the middle of a wait begins it anew."""

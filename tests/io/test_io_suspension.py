@@ -43,7 +43,7 @@ async def waits_then_answers(
     assert await flow.resume(RUN, "ok", 42) == Success(result, RUN)
 
 
-async def test_d1_except_exception_lets_a_suspension_through(world: World) -> None:
+async def test_except_exception_lets_a_suspension_through(world: World) -> None:
     """If it fails, the ``except Exception`` around an agent's tools swallows its suspensions."""
 
     async def body(ctx: Context) -> Any:
@@ -70,7 +70,7 @@ async def test_d1_except_kassette_error_catches_a_suspension(world: World) -> No
     assert [(type(error), error.run_id) for error in caught] == [(SuspendError, RUN)]
 
 
-async def test_d1_a_swallowed_suspension_still_suspends(
+async def test_a_swallowed_suspension_still_suspends(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     """If it fails, a bare ``except`` turns a wait into a finished run; or nobody is warned."""
@@ -186,7 +186,7 @@ GROUPS = {"group": in_anyio_group, "nested groups": in_nested_anyio_groups}
 
 
 @pytest.mark.parametrize("shape", GROUPS.values(), ids=GROUPS)
-async def test_d1_a_suspension_in_a_task_group_is_a_suspension(
+async def test_a_suspension_in_a_task_group_is_a_suspension(
     world: World, shape: Callable[[Context, Ledger], Callable[[], Awaitable[Any]]]
 ) -> None:
     """If it fails, the exception group around a suspension counts as the failure of the run."""

@@ -302,7 +302,7 @@ class Partly(BaseModel):
 
 
 @pytest.mark.parametrize("value", [OneWay(taken="x"), Partly(kept=1, dropped=2)])  # type: ignore[call-arg]
-async def test_d3_a_type_that_does_not_survive_json_is_refused_before_it_is_written(
+async def test_a_type_that_does_not_survive_json_is_refused_before_it_is_written(
     memory: MemoryStorage, value: BaseModel
 ) -> None:
     """If it fails, a model that cannot be read back is journaled, and every recovery fails."""

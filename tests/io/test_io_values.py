@@ -96,7 +96,7 @@ VALUES: dict[str, tuple[object, object]] = {
 
 
 @pytest.mark.parametrize(("value", "plain"), VALUES.values(), ids=VALUES)
-async def test_d3_live_equals_replay(world: World, value: object, plain: object) -> None:
+async def test_live_equals_replay(world: World, value: object, plain: object) -> None:
     """If it fails, a result is one thing on the first run and another after a crash."""
     seen: list[object] = []
     for _ in range(2):

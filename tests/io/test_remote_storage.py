@@ -219,7 +219,7 @@ FALLING = [Fault.RESET, Fault.CONFLICT, Fault.SERVER_ERROR, Fault.LATE]
 
 
 @pytest.mark.parametrize("fault", LANDING + FALLING)
-async def test_d5_a_fault_costs_requests_and_nothing_else(fault: Fault) -> None:
+async def test_a_fault_costs_requests_and_nothing_else(fault: Fault) -> None:
     """A step would be lost, doubled, or taken for a fence."""
     client = Client()
     storage = RemoteStorage(client)
@@ -308,7 +308,7 @@ async def test_d5_a_clear_refusal_fails_the_step_and_leaves_the_session() -> Non
     assert await names(storage) == ["start", "tool", "complete"]
 
 
-async def test_d5_a_deleted_journal_is_never_created_anew() -> None:
+async def test_a_deleted_journal_is_never_created_anew() -> None:
     """A run that was deleted would come back without its beginning."""
     client = Client()
     async with await start(RemoteStorage(client), "run-1") as run:

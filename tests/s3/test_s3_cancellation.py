@@ -137,7 +137,7 @@ async def test_d2_a_start_that_is_cancelled_leaves_a_run_that_starts_again(
             await run.complete()
 
 
-async def test_d2_a_put_is_heard_out_whoever_cancels_it(
+async def test_a_put_is_heard_out_whoever_cancels_it(
     bucket: str, proxy: Proxy, atomic_server: S3Server
 ) -> None:
     """Under trio the put would go on alone in its thread, and land whenever it liked."""

@@ -414,7 +414,7 @@ async def test_the_users_own_client_is_used_and_left_open(
         assert not caught.value.rolled_back, "the attempt before had landed"
 
 
-async def test_d5_a_412_that_the_users_client_has_made_by_itself_is_found_out(
+async def test_a_412_that_the_users_client_has_made_by_itself_is_found_out(
     bucket: str, proxy: Proxy, atomic_server: S3Server, anyio_backend: str
 ) -> None:
     """The SDK's own second attempt is refused by what the first one wrote: a false conflict."""
