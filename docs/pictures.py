@@ -1,7 +1,7 @@
 """Draws what a terminal shows as SVG for the pages: ``python docs/pictures.py``.
 
-The picture of the first page is of a real run: ``pictures/agent.py`` is started, killed with
-SIGKILL in its third step, and started again. Those of the command are its views of
+The picture of the first page is of real runs of README.md's program: of one that is killed with
+SIGKILL in its second step, and of the next. Those of the command are its views of
 ``pictures/journals/``. The tests draw all of them again, and compare what they say.
 """
 
@@ -52,6 +52,17 @@ VIEWS = {
     "diff": f"diff {RUN} {FORK}",
 }
 """The verbs that are shown, and what is typed for each."""
+
+PROGRAM = r"<!-- file: answer\.py -->\s*```python\n(.*?\n)```\n"
+RUNS = (
+    (" --crash", "", -signal.SIGKILL),
+    ("", "# the model is not asked again", 0),
+    ("", "# a job that is delivered twice", 0),
+)
+"""The flags of each run of the program, a remark on it, and how it has to end."""
+
+COMMAND = 26
+"""How wide a command is shown, so that the remarks stand in a column."""
 
 THEME = TerminalTheme(
     (13, 17, 23),
@@ -117,7 +128,9 @@ def draw(name: str, shown: Iterable[RenderableType], *, width: int, title: str) 
 def text_of(svg: str) -> str:
     """Return the text of a picture, line by line: the same whatever rich makes of its looks."""
     lines: dict[float, list[tuple[float, str]]] = {}
-    for x, y, text in re.findall(r'<text[^>]*? x="([\d.]+)" y="([\d.]+)"[^>]*>(.*?)</text>', svg):
+    for x, y, text in re.findall(
+        r'<text class="[\w-]+-r\d+"[^>]*? x="([\d.]+)" y="([\d.]+)"[^>]*>(.*?)</text>', svg
+    ):
         lines.setdefault(float(y), []).append((float(x), unescape(text)))
     found = ("".join(text for _, text in sorted(lines[y])) for y in sorted(lines))
     return "\n".join(line.replace("\xa0", " ").rstrip() for line in found)
@@ -149,34 +162,35 @@ def view(verb: str) -> Iterator[RenderableType]:
 
 
 def crash_and_recover() -> Iterator[RenderableType]:
-    """Run the agent, kill it while it asks the model for the third time, and run it again."""
+    """Run README.md's program, which kills itself as it is told to, and run it again."""
+    (program,) = re.findall(PROGRAM, (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(PICTURES / "agent.py")]
     with tempfile.TemporaryDirectory() as place:
-        Path(place, "slow").touch()
-        yield Text("$ python agent.py", style="bold")
-        with subprocess.Popen(
-            command, cwd=place, env=environment, stdout=subprocess.PIPE, encoding="utf-8"
-        ) as first:
-            assert first.stdout is not None
-            for line in first.stdout:
-                yield Text(line.rstrip())
-                if line.split()[0] == "write":
-                    first.kill()
-        assert first.returncode == -signal.SIGKILL
-        yield Text("Killed", style="bold red")
-        Path(place, "slow").unlink()
-        yield Text("$ python agent.py", style="bold")
-        second = subprocess.check_output(command, cwd=place, env=environment, encoding="utf-8")
-        for line in second.splitlines():
-            yield Text(line, style="green" if "replayed" in line or "success" in line else "")
+        Path(place, "answer.py").write_text(program, "utf-8")
+        for flags, said, returned in RUNS:
+            yield Text.assemble(
+                (f"$ python answer.py{flags}".ljust(COMMAND), "bold"), (said, "dim italic")
+            )
+            done = subprocess.run(
+                [sys.executable, "answer.py", *flags.split()],
+                cwd=place,
+                env=environment,
+                stdout=subprocess.PIPE,
+                encoding="utf-8",
+                check=False,
+            )
+            assert done.returncode == returned, done
+            for line in done.stdout.splitlines():
+                yield Text(line, style="green" if line.startswith("Success") else "")
+            if returned:
+                yield Text("Killed", style="bold red")
 
 
 def pictures() -> Iterator[tuple[Path, str]]:
     """Draw every picture; yield where it belongs, and the picture."""
     yield (
         PICTURES / "crash.svg",
-        draw("crash", crash_and_recover(), width=48, title="killed, and started again"),
+        draw("crash", crash_and_recover(), width=60, title="killed, and started again"),
     )
     for verb in VIEWS:
         yield PICTURES / f"{verb}.svg", draw(verb, view(verb), width=90, title=f"kassette {verb}")

@@ -37,6 +37,8 @@ SCALE = 0.6
 
 _LINK = re.compile(r"(?<=\]\()(?:\.\./|docs/)?([^)#:]+)(?=[)#])")
 
+_FILE = re.compile(r"<!-- file: (\S+) -->\s*^```(\w+)$", re.MULTILINE)
+
 _CODE = re.compile(r"`[^`\n]+`")
 
 _TABLE = re.compile(r"<table>.*?</table>", re.DOTALL)
@@ -66,13 +68,17 @@ def on_files(files: Any, config: Any) -> Any:
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
+def on_page_markdown(markdown: str, page: Any = None, **_: Any) -> str:
     """Turn links between files of the repository into links between pages, and draw pictures.
 
-    A bar in the code of a table's cell has a backslash for GitHub, which MkDocs would show.
+    The first page has room for words and a terminal side by side, and no contents. A bar in the
+    code of a table's cell has a backslash for GitHub, which MkDocs would show.
     """
+    if page is not None and page.is_homepage:
+        page.meta["hide"] = ["toc"]
     markdown = _CODE.sub(lambda code: code[0].replace(r"\|", "|"), markdown)
     markdown = _LINK.sub(lambda link: OUTSIDE.get(link[1], link[1]), markdown)
+    markdown = _FILE.sub(r'```\2 title="\1"', markdown)
     markdown = markdown.replace("<!-- views -->", "\n\n".join(map(_view, VIEWS)))
     return str(_diagrams["FENCE"].sub(_diagram, markdown))
 

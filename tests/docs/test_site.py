@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+README = ROOT / "README.md"
 
 
 def script(name: str) -> ModuleType:
@@ -36,15 +37,22 @@ def test_pictures_of_terminals_show_what_terminals_show() -> None:
         assert "$ " in said
 
 
-def test_the_first_page_s_picture_is_of_a_run_that_was_killed() -> None:
-    """The picture that sells the project would show no recovery."""
-    pictures = script("pictures")
-    said = pictures.text_of((DOCS / "pictures" / "crash.svg").read_text("utf-8"))
-    before, killed, after = said.partition("Killed")
-    assert killed
-    assert before.count("asking the model") == 3
-    assert after.count("replayed from the journal") == 2
-    assert after.count("asking the model") == 1
+def test_the_first_page_shows_the_crash_that_the_readme_begins_with() -> None:
+    """The picture that sells the project would be of another program, or show no recovery."""
+    said = script("pictures").text_of((DOCS / "pictures" / "crash.svg").read_text("utf-8"))
+    lines = [re.sub(r" +#.*", "", line) for line in said.splitlines()]
+    (shown,) = re.findall(
+        r"```console\n(\$ python answer\.py --crash\n.*?)```", README.read_text("utf-8"), re.DOTALL
+    )
+    assert "Killed" in lines
+    assert "\n".join(lines).endswith(shown.strip())
+    assert "(pictures/crash.svg)" in (DOCS / "index.md").read_text("utf-8")
+
+
+def test_a_file_that_a_page_has_its_reader_write_has_its_name_above_it() -> None:
+    """A reader of the site would not know what to call it."""
+    page = "<!-- file: a.py -->\n\n```python\nx = 1\n```\n"
+    assert script("site_hooks").on_page_markdown(page) == '```python title="a.py"\nx = 1\n```\n'
 
 
 def test_every_view_with_a_picture_is_on_the_site() -> None:
