@@ -1,10 +1,12 @@
-"""Who took how long, told from a journal's timestamps; entries in, spans out.
+"""How long each session, step and wait took, from a journal's timestamps; entries in, spans out.
 
 Rules:
-- A journal says when something ended, not when it began. A step's time is counted from the entry
-  before it in its session: its own where steps run one after the other, at most that where they
-  run beside one another.
-- What a fork copied keeps the source's timestamps, so there it is not known what took how long.
+- A step notes when it was first called, and its span is the time from then to its entry: retries
+  included, and also where steps run at the same time.
+- A step without that note (of the original, of older releases) is counted from the entry before it
+  in its session: its own time where steps run one after the other, at most that where they overlap.
+- What a fork copied keeps the source's timestamps: the times of steps that note when they began are
+  known there, those of sessions are not.
 - ``replays`` is the number of steps that were on record when a session began: it had them for
   nothing.
 - A session without an ending was left by a crash or a close, or it is the newest and may run still.
@@ -25,7 +27,8 @@ from kassette.entries import (
     is_terminal,
 )
 from kassette.immutable import Immutable
-from kassette.timestamps import seconds_between
+from kassette.notes import step_notes_of
+from kassette.timestamps import instant, seconds_between
 
 
 @final
@@ -60,7 +63,10 @@ class SessionSpan(Immutable, kw_only=True):
 
 @final
 class StepSpan(Immutable, kw_only=True):
-    """A step that ran live, from the entry before it to its own."""
+    """A step that ran live, from ``begin`` to its entry; ``measured`` if the step noted when.
+
+    ``attempts`` is None where they were not noted, as of a step that needed one.
+    """
 
     session: int
     offset: int
@@ -68,6 +74,8 @@ class StepSpan(Immutable, kw_only=True):
     begin: str | None
     end: str
     seconds: float | None
+    measured: bool
+    attempts: int | None
 
     def to_json(self) -> dict[str, Any]:
         """Return the form that programs read."""
@@ -79,6 +87,8 @@ class StepSpan(Immutable, kw_only=True):
             "from": self.begin,
             "to": self.end,
             "seconds": self.seconds,
+            "measured": self.measured,
+            "attempts": self.attempts,
         }
 
 
@@ -173,6 +183,10 @@ def _within(
     for entry in group:
         begin = None if session.copied else since
         if isinstance(entry, StepEntry):
+            notes = step_notes_of(entry)
+            measured = instant(notes.started_at) is not None
+            if measured:
+                begin = notes.started_at
             yield StepSpan(
                 session=entry.session,
                 offset=entry.offset or 0,
@@ -180,6 +194,8 @@ def _within(
                 begin=begin,
                 end=entry.timestamp,
                 seconds=seconds_between(begin, entry.timestamp),
+                measured=measured,
+                attempts=notes.attempts,
             )
         elif isinstance(entry, ResumeEntry):
             begin = waits.get(entry.event_name)

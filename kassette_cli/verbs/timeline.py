@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from kassette.evidence.spans import SessionSpan, Span
+    from kassette.evidence.spans import SessionSpan, Span, StepSpan
     from kassette_io.storages.protocol import Storage
 
 PLACE = 40
@@ -49,7 +49,7 @@ def lines(spans: Sequence[Span], _: Namespace) -> Iterable[bytes]:
 
 def view(spans: Sequence[Span], _: Namespace) -> Iterable[RenderableType]:
     """Show sessions, steps, events and gaps, each with a bar as long as it took."""
-    from kassette.evidence.spans import StepSpan
+    from kassette.evidence.spans import SessionSpan, StepSpan
 
     if not spans:
         yield pieces.Text("the journal is empty, so nothing has happened", style="dim")
@@ -61,12 +61,14 @@ def view(spans: Sequence[Span], _: Namespace) -> Iterable[RenderableType]:
     table.add_column(overflow="fold", ratio=4)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(no_wrap=True, ratio=1)
+    session: SessionSpan | None = None
     for span in spans:
-        table.add_row(*_row(span, longest))
+        session = span if isinstance(span, SessionSpan) else session
+        table.add_row(*_row(span, session, longest))
     yield table
 
 
-def _row(span: Span, longest: float) -> tuple[RenderableType, ...]:
+def _row(span: Span, session: SessionSpan | None, longest: float) -> tuple[RenderableType, ...]:
     from kassette.evidence.spans import EventSpan, Gap, SessionSpan, StepSpan
 
     took = duration(span.seconds)
@@ -75,9 +77,9 @@ def _row(span: Span, longest: float) -> tuple[RenderableType, ...]:
             return str(span.offset), pieces.Text(_session(span), "bold blue"), took, ""
         case StepSpan():
             name = pieces.Text(f"  {on_one_line(span.step_id)}")
-            if span.seconds is None:
-                return str(span.offset), name, took, ""
-            return str(span.offset), name, took, pieces.Bar(longest, 0, span.seconds, color="green")
+            if span.attempts is not None:
+                name.append(f", {pieces.counted(span.attempts, 'attempt')}", "yellow")
+            return str(span.offset), name, took, _bar(span, session, longest)
         case EventSpan():
             came = f"  {on_one_line(span.event_name)} came"
             return str(span.offset), pieces.Text(came, "yellow"), took, ""
@@ -85,6 +87,18 @@ def _row(span: Span, longest: float) -> tuple[RenderableType, ...]:
             return "", pieces.Text("nobody had it open", "red"), took, ""
         case Gap():
             return "", pieces.Text("suspended", "yellow"), took, ""
+
+
+def _bar(span: StepSpan, session: SessionSpan | None, longest: float) -> RenderableType:
+    """Return a bar that lies in its session as the step did, or only as long as it took."""
+    from kassette.timestamps import seconds_between
+
+    if span.seconds is None:
+        return ""
+    since = None if session is None else seconds_between(session.begin, span.begin)
+    if not span.measured or session is None or not session.seconds or since is None:
+        return pieces.Bar(longest, 0, span.seconds, color="green")
+    return pieces.Bar(session.seconds, since, since + span.seconds, color="green")
 
 
 def _session(span: SessionSpan) -> str:

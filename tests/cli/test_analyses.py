@@ -131,15 +131,15 @@ def test_timeline_tells_sessions_steps_events_and_gaps(stories: str) -> None:
 
 TIMELINE = """\
 {"type":"session","session":1,"offset":0,"from":"2026-01-31T12:00:00.000Z","to":"2026-01-31T12:00:02.350Z","seconds":2.35,"steps":2,"replays":0,"end":null,"copied":false}
-{"type":"step","session":1,"offset":1,"stepId":"llm","from":"2026-01-31T12:00:00.000Z","to":"2026-01-31T12:00:02.300Z","seconds":2.3}
-{"type":"step","session":1,"offset":2,"stepId":"tool:lookup","from":"2026-01-31T12:00:02.300Z","to":"2026-01-31T12:00:02.350Z","seconds":0.05}
+{"type":"step","session":1,"offset":1,"stepId":"llm","from":"2026-01-31T12:00:00.000Z","to":"2026-01-31T12:00:02.300Z","seconds":2.3,"measured":false,"attempts":null}
+{"type":"step","session":1,"offset":2,"stepId":"tool:lookup","from":"2026-01-31T12:00:02.300Z","to":"2026-01-31T12:00:02.350Z","seconds":0.05,"measured":false,"attempts":null}
 {"type":"gap","from":"2026-01-31T12:00:02.350Z","to":"2026-01-31T12:05:00.000Z","seconds":297.65,"after":null}
 {"type":"session","session":2,"offset":3,"from":"2026-01-31T12:05:00.000Z","to":"2026-01-31T12:05:04.010Z","seconds":4.01,"steps":1,"replays":2,"end":"suspend","copied":false}
-{"type":"step","session":2,"offset":4,"stepId":"llm#2","from":"2026-01-31T12:05:00.000Z","to":"2026-01-31T12:05:04.000Z","seconds":4.0}
+{"type":"step","session":2,"offset":4,"stepId":"llm#2","from":"2026-01-31T12:05:00.000Z","to":"2026-01-31T12:05:04.000Z","seconds":4.0,"measured":false,"attempts":null}
 {"type":"gap","from":"2026-01-31T12:05:04.010Z","to":"2026-01-31T13:05:04.000Z","seconds":3599.99,"after":"suspend"}
 {"type":"session","session":3,"offset":6,"from":"2026-01-31T13:05:04.000Z","to":"2026-01-31T13:05:05.000Z","seconds":1.0,"steps":1,"replays":3,"end":"error","copied":false}
 {"type":"event","session":3,"offset":7,"eventName":"approval","from":"2026-01-31T12:05:04.010Z","to":"2026-01-31T13:05:04.010Z","seconds":3600.0}
-{"type":"step","session":3,"offset":8,"stepId":"tool:refund","from":"2026-01-31T13:05:04.010Z","to":"2026-01-31T13:05:04.500Z","seconds":0.49}
+{"type":"step","session":3,"offset":8,"stepId":"tool:refund","from":"2026-01-31T13:05:04.010Z","to":"2026-01-31T13:05:04.500Z","seconds":0.49,"measured":false,"attempts":null}
 """
 
 
