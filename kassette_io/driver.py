@@ -43,6 +43,7 @@ from kassette_io import _clock
 from kassette_io.attempts import Attempt
 from kassette_io.calling import Flight
 from kassette_io.loops.waiting import checkpoint_if_cancelled, finish
+from kassette_io.noting import recorder
 from kassette_io.observing import Observer, Watch
 from kassette_io.storages.protocol import BatchStorage, SessionStorage
 
@@ -61,6 +62,7 @@ class Driver:
         self._forgotten: dict[str, ref[Attempt]] = {}
         """Attempts whose block has not been entered: nobody works on these."""
         self._watch = Watch(observers, machine) if observers else None
+        self._recorder = recorder(storage, machine)
 
     @property
     def run_id(self) -> str:
@@ -79,6 +81,14 @@ class Driver:
         """Wait until what is in flight has ended and is recorded, whatever is cancelled."""
         if self._machine.in_flight and not self._machine.ended:
             await finish(self._come_to_rest)
+
+    def _attempt_failed(
+        self, step_id: str, attempt: int, error: Exception, delay: float | None
+    ) -> None:
+        if self._recorder is not None and delay is not None:
+            self._recorder.attempt_failed(step_id, attempt, error)
+        if self._watch is not None:
+            self._watch.tell("attempt_failed", step_id, attempt, error, delay)
 
     def _handle(self, command: Command) -> list[Effect]:
         machine = self._machine

@@ -17,6 +17,8 @@ from kassette import (
     plan_fork,
 )
 from kassette.errors import naming_run
+from kassette.evidence.found import found
+from kassette.notes import Found
 from kassette_io import _clock
 from kassette_io.loops.waiting import checkpoint_if_cancelled
 from kassette_io.noting import NOBODY, Asking, session_notes
@@ -188,12 +190,24 @@ async def open_session(
             entries = await sessions.read_all(run_id)
             if revise is not None and isinstance(command, Start):
                 command = revise(command, entries)
+        command = _with_found(command, found(entries, _left_behind(sessions, run_id)))
         run = Run(Machine(run_id, entries), sessions, observers)
         await run.open(command)
     except Exception as error:
         tell_refused(observers, run_id, error)
         raise
     return run
+
+
+def _left_behind(storage: object, run_id: str) -> Found | None:
+    asked = getattr(storage, "left_behind", None)
+    return None if asked is None else asked(run_id)
+
+
+def _with_found(command: Start | Resume, left: Found | None) -> Start | Resume:
+    if left is None:
+        return command
+    return command.replace(notes={**(command.notes or {}), "found": left.to_json()})
 
 
 def _token() -> str:

@@ -12,9 +12,13 @@ from contextlib import suppress
 from functools import cache, partial
 from hashlib import sha256
 from types import CodeType
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, Protocol, cast, final
 
-from kassette import BranchPath, Diverged
+import orjson
+
+from kassette import BranchPath, Diverged, Machine, format_timestamp
+from kassette.notes import shortened
+from kassette_io import _clock
 
 VERSION: Final = "0.1.0"
 """The version of this library."""
@@ -76,6 +80,70 @@ def _parts(code: CodeType) -> Iterator[bytes]:
             yield repr(sorted(map(repr, cast("frozenset[object]", constant)))).encode()
         else:
             yield repr(constant).encode("utf-8", "backslashreplace")
+
+
+class NotesRunning(Protocol):
+    """What a storage can do that keeps which steps are running beside the journal."""
+
+    def note_running(self, run_id: str, session: int, running: bytes) -> None:
+        """Say which steps are running, as a JSON array; survives the process. Never raises."""
+        ...
+
+
+def recorder(storage: object, machine: Machine) -> Recorder | None:
+    """Return what notes the running steps of a session; None where storage cannot keep it."""
+    if not hasattr(storage, "note_running"):
+        return None
+    return Recorder(cast("NotesRunning", storage), machine)
+
+
+@final
+class Recorder:
+    """Notes which steps are running, so that it is known after any death of the process.
+
+    A step is noted before its function is called, and again after each failed attempt. A recorded
+    one may stay noted until the next begins: the journal tells that it is over.
+    """
+
+    __slots__ = ("_machine", "_running", "_storage")
+
+    def __init__(self, storage: NotesRunning, machine: Machine) -> None:
+        self._storage = storage
+        self._machine = machine
+        self._running: dict[str, dict[str, Any]] = {}
+
+    def begin(self, step_id: str) -> None:
+        """Note that a step is about to run."""
+        began = format_timestamp(_clock.now())
+        self._running[step_id] = {"stepId": step_id, "startedAt": began, "attempt": 1}
+        self._write()
+
+    def attempt_failed(self, step_id: str, attempt: int, error: BaseException) -> None:
+        """Note that an attempt has failed, and that another is to follow."""
+        noted = self._running.get(step_id)
+        if noted is not None:
+            noted["attempt"] = attempt + 1
+            noted["lastError"] = shortened(f"{type(error).__name__}: {error}")
+            self._write()
+
+    def succeeded(self, step_id: str) -> None:
+        """Forget a step that the journal has."""
+        self._running.pop(step_id, None)
+
+    def failed(self, step_id: str) -> None:
+        """Note that a step is over and has no result."""
+        if self._running.pop(step_id, None) is not None:
+            self._write()
+
+    def _write(self) -> None:
+        running = list(self._running.values())
+        machine = self._machine
+        text = orjson.dumps(running[-_MOST_RUNNING:])
+        self._storage.note_running(machine.run_id, machine.session, text)
+
+
+_MOST_RUNNING: Final = 8
+"""How many running steps are noted, the last ones: all have to fit into a page."""
 
 
 def warn_diverged(run_id: str, diverged: Diverged) -> None:

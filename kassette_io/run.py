@@ -220,8 +220,8 @@ class Run(Driver):
         asked = self._ask_for(path, name, interchangeable)
         if isinstance(asked, str):
             call.step_id = asked
-            if self._watch is not None:
-                call.on_failed_attempt = partial(self._watch.tell, "attempt_failed", asked)
+            if call.retry is not None:
+                call.on_failed_attempt = partial(self._attempt_failed, asked)
             return await self._run_step(path, call, typed)
         result = self._value_of(asked, typed)
         if on_replay is not None:
@@ -245,6 +245,8 @@ class Run(Driver):
                     self._watch.tell("step_replayed", entry)
                 return entry
             case RunStep(step_id=step_id):
+                if self._recorder is not None:
+                    self._recorder.begin(step_id)
                 if self._watch is not None:
                     self._watch.tell("step_started", step_id)
                 return step_id
@@ -350,17 +352,23 @@ class Run(Driver):
                 raise _after_the_call(error, self.run_id) from error.__cause__
             raise
         settled = cast("Return", await self._perform(effects))
+        if self._recorder is not None:
+            self._recorder.succeeded(step_id)
         return settled.result if kept is None else kept.value
 
     def drop_step(self, step_id: str, error: BaseException) -> None:
         """Take note that nobody ends a step any more."""
         self._forgotten.pop(step_id, None)
         self._let_go(StepFailed(step_id))
+        if self._recorder is not None:
+            self._recorder.failed(step_id)
         if self._watch is not None:
             self._watch.tell("step_failed", step_id, error)
 
     async def fail_step(self, step_id: str, error: BaseException) -> None:
         """Take note that a step has ended without a result."""
+        if self._recorder is not None:
+            self._recorder.failed(step_id)
         await self._report_failure(StepFailed(step_id), error)
         if self._watch is not None:
             self._watch.tell("step_failed", step_id, error)

@@ -14,6 +14,7 @@ from weakref import WeakSet
 from kassette import Entry, StartEntry, StorageError, WriteContentionError, check_run_id, is_run_id
 from kassette.errors import with_run_id
 from kassette.immutable import Immutable
+from kassette.notes import Found
 from kassette_io.loops.threads import WRITERS, Job, Mailbox
 from kassette_io.loops.waiting import perform, read_in_thread
 from kassette_io.storages.local_journal import Known, LocalJournal
@@ -98,6 +99,20 @@ class LocalStorage:
             if len(self._read) > _REMEMBERED_READS:
                 self._read.popitem(last=False)
         return entries
+
+    def left_behind(self, run_id: str) -> Found | None:
+        """Return what the last ``read_all`` has found of a session of the run that never ended."""
+        known = self._read.get(run_id)
+        return None if known is None else known.left
+
+    def note_running(self, run_id: str, session: int, running: bytes) -> None:
+        """Say beside the journal which steps are running (JSON); it survives any process death.
+
+        Quick, and neither durable nor certain: it is for people. Never raises.
+        """
+        found = self._open.get(run_id)
+        if found is not None:
+            found[0].note_running(session, running)
 
     async def list_runs(self) -> AsyncIterator[str]:
         """See ``Storage.list_runs``; in order of the run ids. A missing directory holds no run."""

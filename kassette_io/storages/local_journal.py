@@ -41,9 +41,11 @@ from kassette import (
     encode_entry,
 )
 from kassette.errors import with_run_id
+from kassette.evidence.found import read_left
 from kassette.immutable import Immutable
+from kassette.notes import Found
 from kassette_io.storages.protocol import taken
-from kassette_io.storages.run_lock import RunLock
+from kassette_io.storages.run_lock import RunLock, read_lock
 
 Outcome = int | BaseException
 
@@ -53,13 +55,15 @@ class Known(Immutable):
     """What is known of a journal file.
 
     ``tail`` is its end, ``size`` the bytes of its whole lines, ``inode`` which file it is, and
-    ``ending`` the last bytes of those lines, by which a file that was copied over it is told.
+    ``ending`` the last bytes of those lines, by which a file that was copied over it is told, and
+    ``left`` what a lock file and a torn line say of a session that never ended.
     """
 
     tail: Tail
     size: int
     inode: int
     ending: bytes
+    left: Found | None = None
 
 
 _ENDING = 128
@@ -117,7 +121,15 @@ class LocalJournal:
         except JournalCorruptionError as error:
             raise with_run_id(error, self.run_id) from error.__cause__
         ending = data[max(journal.whole - _ENDING, 0) : journal.whole]
-        return journal.entries, Known(Tail.of(journal.entries), journal.whole, inode, ending)
+        left = read_left(read_lock(self._lock_path), data[journal.whole :])
+        tail = Tail.of(journal.entries)
+        return journal.entries, Known(tail, journal.whole, inode, ending, left)
+
+    def note_running(self, session: int, running: bytes) -> None:
+        """Say in the lock file which steps of ``session`` are running; from any thread."""
+        lock = self._lock
+        if lock is not None and self.session == session:
+            lock.note_running(running)
 
     # --- writing ---------------------------------------------------------------------------
 
@@ -344,7 +356,8 @@ class LocalJournal:
         failure = self._write(data, known.size, created=known.tail.count == 0)
         if failure is not None:
             return [failure if isinstance(each, int) else each for each in outcomes]
-        self._known = Known.of_fields(tail, known.size + len(data), known.inode, data[-_ENDING:])
+        ending, size = data[-_ENDING:], known.size + len(data)
+        self._known = Known.of_fields(tail, size, known.inode, ending, None)
         return outcomes
 
     def _write(self, data: bytes, size: int, *, created: bool) -> StorageError | None:

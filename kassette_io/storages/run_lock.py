@@ -14,6 +14,9 @@ Rules:
   process's by now, or mean one in another container, which the original cannot tell either. Then a
   person has to remove the file, as the error says: a run that waits is better than one that two
   write. A pid that no process has, or that is our own, is a dead session's, and its lock is taken.
+- While a session is open the file also says which steps are running (``note_running``). It is
+  written without fsync by one ``pwrite`` of the whole text, so it survives every death of the
+  process, and what reads it has no part in any decision.
 - A forked child inherits the descriptor and with it the lock, so it closes it at once. No fork
   happens between taking a descriptor and knowing of it.
 """
@@ -38,20 +41,23 @@ except ImportError:  # no POSIX system; journals can be read all the same, and o
 _OURS: Final = {"pid", "host", "runId", "session", "since"}
 """What a lock file of this library says."""
 
-_READ_AT_MOST: Final = 4096
+READ_AT_MOST: Final = 4096
 
 
 @final
 class RunLock:
     """A held lock; made by ``RunLock.take``."""
 
-    __slots__ = ("_fd", "_found", "_path", "left_over")
+    __slots__ = ("_fd", "_found", "_guard", "_holder", "_length", "_path", "left_over")
 
-    def __init__(self, path: str, fd: int, *, left_over: bool) -> None:
+    def __init__(self, path: str, fd: int, holder: bytes, *, left_over: bool) -> None:
         self.left_over = left_over
         self._path = path
         self._fd = fd
         self._found = os.fstat(fd)
+        self._guard = threading.Lock()
+        self._holder = holder.rstrip()
+        self._length = len(holder)
 
     @classmethod
     def take(cls, path: str, *, run_id: str, session: int) -> RunLock:
@@ -71,22 +77,22 @@ class RunLock:
                 fd = _open(path, run_id)
                 _DESCRIPTORS.add(fd)
                 refused = _try_flock(fd)
-            holder = ""
+            held_by = ""
             other = None
             try:
                 if refused is None and _names(path, found := os.fstat(fd)):
                     other = _other_holder(fd) if found.st_size else None
                     if other is None:
-                        _sign(fd, run_id, session)
-                        return cls(path, fd, left_over=found.st_size > 0)
+                        holder = _sign(fd, run_id, session)
+                        return cls(path, fd, holder, left_over=found.st_size > 0)
                 else:
-                    holder = _read_holder(fd)
+                    held_by = _read_holder(fd)
             except OSError as error:
                 refused = error
             _close(fd)
             if isinstance(refused, BlockingIOError):
                 raise WriteContentionError(
-                    f"run {run_id!r} is open in another session ({holder}). "
+                    f"run {run_id!r} is open in another session ({held_by}). "
                     "Wait for it to end, or stop it",
                     run_id=run_id,
                 )
@@ -106,6 +112,21 @@ class RunLock:
         """Tell whether the path still names the locked file; somebody may have removed it."""
         return _names(self._path, self._found)
 
+    def note_running(self, running: bytes) -> None:
+        """Say which steps are running, as a JSON array; from any thread. Never raises.
+
+        What would not fit into what is read of a lock file is left out.
+        """
+        text = b'%b,"running":%b}' % (self._holder[:-1], running)
+        if len(text) >= READ_AT_MOST:
+            return
+        self._length = max(self._length, len(text) + 1)
+        padded = text.ljust(self._length - 1) + b"\n"
+        with self._guard:
+            if self._fd >= 0:
+                with suppress(OSError):
+                    os.pwrite(self._fd, padded, 0)
+
     def release(self, *, left_over: bool = False) -> None:
         """Remove the file and let go; a file that cannot be removed is nobody's.
 
@@ -114,7 +135,9 @@ class RunLock:
         with suppress(OSError):
             if not left_over and self.is_held():
                 os.unlink(self._path)
-        _close(self._fd)
+        with self._guard:
+            fd, self._fd = self._fd, -1
+            _close(fd)
 
 
 _GUARD = threading.Lock()
@@ -174,7 +197,16 @@ def _names(path: str, held: os.stat_result) -> bool:
     return found.st_ino == held.st_ino and found.st_dev == held.st_dev
 
 
-def _sign(fd: int, run_id: str, session: int) -> None:
+def read_lock(path: str) -> bytes | None:
+    """Return what a lock file says, without touching the lock; None if there is none."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read(READ_AT_MOST)
+    except OSError:
+        return None
+
+
+def _sign(fd: int, run_id: str, session: int) -> bytes:
     holder = {
         "pid": os.getpid(),
         "host": os.uname().nodename,
@@ -185,11 +217,12 @@ def _sign(fd: int, run_id: str, session: int) -> None:
     signature = orjson.dumps(holder) + b"\n"
     os.pwrite(fd, signature, 0)
     os.ftruncate(fd, len(signature))
+    return signature
 
 
 def _read_holder(fd: int) -> str:
     try:
-        holder = orjson.loads(os.pread(fd, _READ_AT_MOST, 0))
+        holder = orjson.loads(os.pread(fd, READ_AT_MOST, 0))
         return f"pid {holder['pid']} on {holder['host']} since {holder['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "its lock file does not say whose"
@@ -197,7 +230,7 @@ def _read_holder(fd: int) -> str:
 
 def _other_holder(fd: int) -> int | None:
     """Return the pid that a lock file of another kassette says, if a process has it."""
-    pid = pid_of_another(os.pread(fd, _READ_AT_MOST, 0))
+    pid = pid_of_another(os.pread(fd, READ_AT_MOST, 0))
     return pid if pid is not None and _is_alive(pid) else None
 
 
