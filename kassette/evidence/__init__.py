@@ -1,6 +1,7 @@
 """What a journal tells: entries in, findings out, one file for each question; no IO, nothing shown.
 
 - ``spans``        who took how long, and the gaps between
+- ``found``        what a session finds of one before it that never ended
 - ``open_waits``   the events that a run still waits for
 - ``fork_points``  where a run can be forked, and what that keeps
 - ``difference``   where two runs part

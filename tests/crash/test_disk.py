@@ -80,7 +80,9 @@ async def test_an_append_is_one_write_and_one_fsync(directory: Path, disk: Disk)
         assert made == [*durable(name), *names]
         for size in (0, 10, 100_000):
             await run.record("step", partial(str.ljust, "", size))
-            assert disk.taken() == durable(name)
+            noted, *made = disk.taken()
+            assert noted == ("pwrite", f"{RUN}.lock")
+            assert made == durable(name)
         await run.complete()
         assert [call for call in disk.taken() if call[0] != "unlink"] == durable(name)
 

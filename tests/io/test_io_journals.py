@@ -39,7 +39,7 @@ pytestmark = pytest.mark.anyio
 
 NOTES = re.compile(
     r',"(?:(?:host|lib|code|opened|startedAt)":"[^"]*"|pid":[0-9]+|delivers":\{[^}]*\}'
-    r'|passedOver":\[[^]]*\])'
+    r'|passedOver":\[[^]]*\]|found":\{[^}]*\})'
 )
 """What a session notes of itself, which tests of its own look at."""
 
