@@ -1,15 +1,15 @@
-"""The ``kassette`` command: looks into runs and forks them; JSON in a pipe, rich on a terminal.
+"""The ``kassette`` command: inspects and forks runs; JSON in a pipe, rich text on a terminal.
 
 A map for newcomers:
 
-- ``main``        where it begins and ends: dispatch, error lines, exit codes
-- ``parser``      the command line; ``misuse`` is what it can be beside a command
+- ``main``        entry point: dispatch, error lines, exit codes
+- ``parser``      the command line; ``misuse`` has the exceptions it raises
 - ``table``       which verbs there are
-- ``verbs``       a file for each verb, and everything about that verb in it
-- ``storage``     the storage that is looked into, and how verbs ask it
-- ``journals``    journals entry by entry, and journals that still grow
-- ``output``      how answers look, in a pipe and on a terminal
-- ``interrupts``  Ctrl-C, also where Python does not feel it
+- ``verbs``       one file per verb, with everything about that verb
+- ``storage``     the storage to read, and how verbs query it
+- ``journals``    journals entry by entry, also while they grow
+- ``output``      how results look, in a pipe and on a terminal
+- ``interrupts``  Ctrl-C, even while the main thread is blocked
 
-What journals tell is not computed here but in ``kassette.evidence``.
+Analyses of journals are computed in ``kassette.evidence``, not here.
 """

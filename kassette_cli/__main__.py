@@ -1,4 +1,4 @@
-"""``python -m kassette_cli``; nothing else lives here."""
+"""``python -m kassette_cli``, and nothing else."""
 
 import sys
 

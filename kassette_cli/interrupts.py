@@ -1,16 +1,16 @@
-"""An interrupt that the main thread cannot feel ends the command all the same; no verb is known.
+"""Makes Ctrl-C end the command even while the main thread is blocked; knows no verb.
 
-Python runs its handler of a signal in the main thread, between two instructions. That thread may be
-in a call to the system that goes on regardless: opening a file of a hung disk, or any call that it
-was just about to make when the signal came.
+Python runs signal handlers in the main thread, between two bytecode instructions. That thread may
+be in a system call that does not return: opening a file on a hung disk, or any call that it was
+about to make when the signal arrived.
 
 Rules:
-- The main thread has a moment to end by itself, as it does nearly always; while something is being
-  written it has as long as that takes.
-- After that moment, or at the second interrupt, the process ends there and then. A terminal that
-  takes it gets its cursor back first.
-- Where this cannot be set up (no descriptor or thread is left, the caller is another thread),
-  Python's own handler has to do.
+- After an interrupt the main thread has one second to exit by itself, which nearly always
+  suffices; while the verb writes to the storage, it has as long as that takes.
+- After that second, or at the second interrupt, the process exits immediately. If the terminal
+  accepts output, its cursor is restored first.
+- Where this cannot be set up (no file descriptor or thread is left, or the caller is not the main
+  thread), Python's own handler remains.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _SHOW_CURSOR: Final = b"\x1b[?25h"
 
 @contextmanager
 def heeded(code: int) -> Generator[threading.Event]:
-    """End the process with ``code`` if an interrupt does not end the block.
+    """Exit the process with ``code`` if an interrupt does not end the block.
 
-    Gives an event. While it is set, something is being written: only the second interrupt ends the
-    process then.
+    Yield an event. While it is set, something is being written, and only the second interrupt
+    exits the process.
     """
     writing = threading.Event()
     with ExitStack() as stack:

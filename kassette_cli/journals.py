@@ -1,10 +1,10 @@
-"""Journals read without an event loop, so that their length costs no memory, also as they grow.
+"""Journals streamed entry by entry, also while they grow.
 
 Rules:
-- A journal in a file is read in pieces, without an event loop. Only whole lines are read, up to
-  the last one there is: a torn line may be cut off and written over meanwhile (D11).
-- What is no regular file, and what lies in an object store, is read as a whole.
-- Following never spins: pauses grow while nothing comes, and the caller does the waiting.
+- A local journal is read in pieces, without an event loop, so memory does not grow with its
+  length. Only complete lines are read: a writer may cut off a torn last line and overwrite it.
+- A journal that is not a regular file, or is in an object store, is read as a whole.
+- Following never spins: pauses grow while nothing is appended, and the caller does the waiting.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from kassette_cli.storage import OpenStorage, open_loop, perform, read_run, unkn
 from kassette_io.storages.local import LocalStorage
 
 Wait = Callable[[float], None]
-"""Pauses for that many seconds, or raises what ends the command."""
+"""Waits for that many seconds, or raises to end the command."""
 Read = Callable[[OpenStorage, str], list[Entry]]
 """Reads a whole journal."""
 
 PAUSE = {"local": (0.05, 1.0), "remote": (0.5, 10.0)}
-"""The first and the longest pause, in seconds, between two looks at a journal that is followed."""
+"""The first and the longest pause, in seconds, between two reads of a followed journal."""
 
 _PIECE = 1 << 20
 _GROWTH = 1.5
@@ -37,9 +37,9 @@ _GROWTH = 1.5
 def stream_run(
     storage: OpenStorage, run_id: str, offset: int, read: Read | None = None
 ) -> Iterator[Entry]:
-    """Return the entries of a run from ``offset`` on. Raises as ``read_run`` does.
+    """Yield the entries of a run from ``offset`` on.
 
-    ``read`` reads what cannot be read in pieces.
+    ``read`` reads a journal that cannot be read in pieces. Raise UsageError for an unknown run.
     """
     journal = JournalFile.of(storage, run_id)
     if journal is not None:
@@ -51,7 +51,7 @@ def stream_run(
 
 
 def follow_run(storage: OpenStorage, run_id: str, offset: int, wait: Wait) -> Iterator[list[Entry]]:
-    """Return the entries from ``offset`` on, batch by batch as they come, up to a terminal one."""
+    """Yield entries from ``offset`` on, batch by batch as they arrive, up to a terminal one."""
     with _growing(storage, run_id) as look:
         shortest, longest = PAUSE["local" if isinstance(storage, LocalStorage) else "remote"]
         pause = shortest
@@ -67,7 +67,7 @@ def follow_run(storage: OpenStorage, run_id: str, offset: int, wait: Wait) -> It
 
 @final
 class JournalFile:
-    """A journal on a local disk, read from where the last look has ended."""
+    """A journal on a local disk; each read continues where the previous one ended."""
 
     def __init__(self, path: str, run_id: str) -> None:
         self._path = path
@@ -78,9 +78,9 @@ class JournalFile:
 
     @classmethod
     def of(cls, storage: OpenStorage, run_id: str) -> JournalFile | None:
-        """Return the file of ``run_id``; None if its journal is no regular file.
+        """Return the file of ``run_id``; None if its journal is not a regular file.
 
-        Raises UsageError for a run that the storage does not know.
+        Raise UsageError for an unknown run.
         """
         if not isinstance(storage, LocalStorage):
             return None
@@ -94,11 +94,11 @@ class JournalFile:
         return cls(path, run_id) if stat.S_ISREG(found.st_mode) else None
 
     def batches(self) -> Iterator[list[Entry]]:
-        """Return the entries that were added since the last look, some at a time."""
+        """Yield the entries added since the previous read, in batches."""
         try:
             fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            raise self._failure("it was deleted meanwhile") from None
+            raise self._failure("it was deleted while being read") from None
         except OSError as error:
             raise self._failure(str(error.strerror)) from error
         try:
@@ -108,7 +108,7 @@ class JournalFile:
             os.close(fd)
 
     def _decode(self, lines: bytes) -> Iterator[list[Entry]]:
-        """Return the entries in ``lines``; of damaged ones, those before the damage."""
+        """Yield the entries in ``lines``, up to the first damaged line."""
         try:
             batch = kassette.decode_journal(lines, first_offset=self._count).entries
         except JournalCorruptionError as error:
@@ -121,14 +121,14 @@ class JournalFile:
         yield batch
 
     def _pieces(self, fd: int) -> Iterator[bytes]:
-        """Return whole lines, up to the last one there is now."""
+        """Yield whole lines, up to the last complete one."""
         end = self._whole(fd)
         pending: list[bytes] = []
         at = self._position
         while at < end:
             piece = self._read(fd, min(_PIECE, end - at), at)
             if not piece:
-                raise self._failure("it was cut off meanwhile")
+                raise self._failure("it was truncated while being read")
             at += len(piece)
             cut = piece.rfind(b"\n") + 1
             if not cut:
@@ -140,12 +140,12 @@ class JournalFile:
             yield lines
 
     def _whole(self, fd: int) -> int:
-        """Return the position behind the last newline that was not read yet."""
+        """Return the position after the last newline in the unread part."""
         found = os.fstat(fd)
         if self._inode is None:
             self._inode = found.st_ino
         if found.st_ino != self._inode or found.st_size < self._position:
-            raise self._failure("it was replaced or cut off meanwhile")
+            raise self._failure("it was replaced or truncated while being read")
         end = found.st_size
         while end > self._position:
             begin = max(end - _PIECE, self._position)
@@ -167,7 +167,7 @@ class JournalFile:
 
 @contextmanager
 def _growing(storage: OpenStorage, run_id: str) -> Generator[Callable[[], Iterator[list[Entry]]]]:
-    """Return what looks for new entries of a run, each time it is called."""
+    """Yield a function that returns the new entries of a run each time it is called."""
     journal = JournalFile.of(storage, run_id)
     if journal is not None:
         yield journal.batches
@@ -179,7 +179,7 @@ def _growing(storage: OpenStorage, run_id: str) -> Generator[Callable[[], Iterat
             nonlocal count
             entries = call(read_run, run_id)
             if len(entries) < count:
-                raise StorageError(f"run {run_id!r} was replaced meanwhile", run_id=run_id)
+                raise StorageError(f"run {run_id!r} was replaced while being read", run_id=run_id)
             added, count = entries[count:], len(entries)
             if added:
                 yield added

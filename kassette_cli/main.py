@@ -1,16 +1,16 @@
-"""Where the command begins and ends: dispatch, error lines, exit codes; no verb is done here.
+"""Entry point of the command: dispatch, error lines and exit codes; no verb is implemented here.
 
 Rules:
-- Exit codes: 0 done; 1 the storage or the run says no, or the output cannot be written; 2 the
-  command line alone is wrong; 130 interrupted; 141 whoever read the output has gone.
+- Exit codes: 0 success; 1 the storage or the run refuses, or the output cannot be written; 2 the
+  command line itself is wrong; 130 interrupted; 141 the reader closed the pipe.
 - An error is one line on standard error that begins with ``kassette:``; never a traceback.
-- Nothing is printed while an event loop runs, so that an interrupt finds none to wait for while a
-  pipe is full.
-- What was read before an error is printed before the error is told.
-- An interrupt ends it there and then: a worker thread that reads from a hung disk would keep the
-  interpreter, and the flush of a full pipe would as well. What is being written is written first.
-- Start-up time is part of the product: what a call does not need is not imported, and what it does
-  need is imported inside ``main``, where an interrupt is handled already.
+- Nothing is printed while an event loop runs, so that an interrupt never waits for a loop that is
+  blocked on a full pipe.
+- What was read before an error is printed before the error.
+- An interrupt ends the process immediately: otherwise a worker thread reading from a hung disk, or
+  the flush of a full pipe, would keep the interpreter alive. A write to the storage finishes first.
+- Start-up time is part of the product: a call imports only what it needs, and imports that inside
+  ``main``, where interrupts are already handled.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ READER_GONE = 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and give its exit code; ``argv`` None is the process's arguments."""
+    """Run the command and return its exit code; None stands for the process's own arguments."""
     try:
         from kassette_cli.interrupts import heeded
 
@@ -55,7 +55,7 @@ def _answer(argv: Sequence[str] | None, writing: Event) -> None:
     from kassette_cli.parser import parse_arguments
     from kassette_cli.table import load
 
-    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison] - it was closed by `>&-`
+    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison] - closed by `>&-`
         raise _OutputError("it is closed")
     try:
         arguments = parse_arguments(argv)
@@ -85,7 +85,7 @@ def _answer(argv: Sequence[str] | None, writing: Event) -> None:
 
 
 def _import_terminal() -> ModuleType | None:
-    """Return the module that renders for people, or say which package it misses."""
+    """Return the module that renders for a terminal; None, with a message, if rich is missing."""
     try:
         from kassette_cli.output import terminal
 
@@ -93,7 +93,9 @@ def _import_terminal() -> ModuleType | None:
     except ModuleNotFoundError as error:
         if error.name not in ("aiofiles", "rich"):
             raise
-        _complain(f"{error.name} is missing, so this is JSON; pip install 'kassette-py[cli]'")
+        _complain(
+            f"{error.name} is not installed, so the output is JSON; pip install 'kassette-py[cli]'"
+        )
         return None
     return terminal
 
@@ -119,18 +121,18 @@ def _print(write: Callable[[Iterable[T]], object], items: Iterable[T]) -> None:
 
 
 def _write(lines: Iterable[bytes]) -> None:
-    """Write all of ``lines``; ``sys.stdout.buffer`` may be unbuffered, and then writes in part."""
+    """Write all of ``lines``; ``sys.stdout.buffer`` may be unbuffered and then write partially."""
     out = os.fdopen(sys.stdout.fileno(), "wb", closefd=False)
     try:
         out.writelines(lines)
-    except Exception:  # not for an interrupt, which must not wait for a full pipe
+    except Exception:  # not on an interrupt, which must not wait for a full pipe
         out.flush()
         raise
     out.flush()
 
 
 def _write_at_once(lines: Iterable[bytes]) -> None:
-    """Write each of ``lines`` as soon as it is there."""
+    """Write and flush each of ``lines`` as soon as it is available."""
     out = os.fdopen(sys.stdout.fileno(), "wb", closefd=False)
     for each in lines:
         out.write(each)
@@ -138,7 +140,7 @@ def _write_at_once(lines: Iterable[bytes]) -> None:
 
 
 def _explain(error: BaseException) -> tuple[int, str | None]:
-    """Return the exit code for ``error`` and what to say about it, if anything."""
+    """Return the exit code for ``error`` and the message to print, if any."""
     from kassette import KassetteError
     from kassette_cli.misuse import Misuse
 
@@ -165,7 +167,7 @@ def _explain(error: BaseException) -> tuple[int, str | None]:
 
 
 def _place(error: BaseException) -> str:
-    """Tell where ``error`` was raised: all that fits into one line of its traceback."""
+    """Return the file and line where ``error`` was raised, since no traceback is printed."""
     from traceback import extract_tb
 
     frame = extract_tb(error.__traceback__)[-1]
@@ -175,7 +177,7 @@ def _place(error: BaseException) -> str:
 def _complain(message: str) -> None:
     from kassette_cli.output.escaping import on_one_line
 
-    if sys.stderr is None:  # pyright: ignore[reportUnnecessaryComparison] - it was closed by `2>&-`
+    if sys.stderr is None:  # pyright: ignore[reportUnnecessaryComparison] - closed by `2>&-`
         return
     try:
         sys.stderr.write(f"kassette: {on_one_line(message)}\n")
@@ -185,7 +187,7 @@ def _complain(message: str) -> None:
 
 
 def _abandon(stream: TextIO | None) -> None:
-    """Send what is still buffered nowhere: the interpreter flushes once more when it ends."""
+    """Discard what is still buffered: the interpreter flushes once more when it exits."""
     if stream is None:
         return
     nowhere = os.open(os.devnull, os.O_WRONLY)

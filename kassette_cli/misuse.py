@@ -1,11 +1,11 @@
-"""What a command line can be beside a command: a misuse, or a wish for help."""
+"""The exceptions that parsing a command line raises: misuse, or a request for help."""
 
 from __future__ import annotations
 
 
 class Misuse(Exception):
-    """The command line is wrong, whatever the storage holds."""
+    """The command line is wrong, whatever the storage contains."""
 
 
 class HelpWanted(Exception):
-    """The command line asks for the help that this holds."""
+    """The command line asks for help; the message is the help text."""

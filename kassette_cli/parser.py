@@ -1,6 +1,6 @@
-"""The command line: what may be said; nothing is opened or looked up here.
+"""The command line's grammar and help; nothing is opened or looked up here.
 
-What a verb takes stands in its own file; here is what all of them share, and the help as a whole.
+A verb declares its arguments in its own file; this module has what all verbs share.
 """
 
 from __future__ import annotations
@@ -17,38 +17,40 @@ from kassette_cli.table import Verb, load_all, names
 _COUNT_DIGITS = 18
 
 DESCRIPTION = """\
-Look into the journals of durable runs, and fork them.
+Inspect the journals of durable runs, and fork them.
 
-A run is what one call of a workflow does, over all of its crashes and sessions. Its
-journal is an append-only file of JSON lines, and everything here is told from that
-alone. Nothing but fork writes, and nothing runs a workflow: that is your program.
+A run is one call of a workflow, across all of its crashes and sessions. Its journal
+is an append-only JSON Lines file, and everything printed here comes from that file
+alone. Only fork and check write, and no verb runs a workflow: your program does that.
 """
 
 EPILOG = """\
 states:
-  completed    it returned
-  failed       it raised; the journal has message, type and traceback
-  cancelled    it was cancelled, as when a deadline passed
-  suspended    it waits for an event, and no process is needed meanwhile
-  unsettled    it is running, or it crashed or was left: the journal cannot tell which.
-               Starting it again is safe: a run that is open elsewhere refuses
-  unreadable   its journal is damaged; a word for list, status and dump say what is wrong
+  completed    the workflow returned
+  failed       the workflow raised; the journal has the message, type and traceback
+  cancelled    the run was cancelled, for example because a deadline passed
+  suspended    the run is waiting for an event; no process is needed meanwhile
+  unsettled    running, crashed or abandoned: the journal cannot tell which. Starting it
+               again never runs a recorded step twice: on a local disk a run that is
+               still open is refused; on object storage the new session takes over
+  unreadable   the journal cannot be read; only list has this state, and status and
+               dump report the error
 
 output:
-  JSON, one object a line, if it goes into a pipe or with --json; on a terminal, text
-  for people. NO_COLOR turns off colours. An error is one line on standard error.
+  JSON, one object per line, in a pipe or with --json; on a terminal, formatted text.
+  An error is one line on standard error.
 
 exit codes:
-  0    done
-  1    the storage or the run says no, or the output cannot be written
+  0    success
+  1    the storage or the run refuses, or the output cannot be written
   2    the command line is wrong
   130  interrupted
-  141  whoever read the output has gone, as in a pipe to head
+  141  the reader closed the pipe (e.g. head)
 
 environment:
-  KASSETTE_STORAGE   the storage, where --storage does not name one
-  NO_COLOR           no colours, whatever it is set to
-  AWS_…              for s3:// as everywhere: profile, region, endpoint, credentials
+  KASSETTE_STORAGE   the storage to use if --storage is absent
+  NO_COLOR           disables colours, whatever its value
+  AWS_…              the usual variables for s3://: profile, region, endpoint, credentials
 
 examples:
   kassette --storage file:.kassette list --status failed,suspended
@@ -61,7 +63,7 @@ examples:
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Knows its width without shutil, which argparse would import for every parser it makes."""
+    """A formatter that finds its width without shutil, which is slow to import."""
 
     def __init__(self, prog: str) -> None:
         try:
@@ -72,7 +74,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises what it has to say, HelpWanted or Misuse."""
+    """A parser that raises HelpWanted or Misuse where argparse would print and exit."""
 
     def print_help(self, file: object = None) -> NoReturn:
         """Raise HelpWanted."""
@@ -84,10 +86,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Return ``verb``, ``storage``, ``json`` and what the verb takes; by default from ``sys.argv``.
+    """Return ``verb``, ``storage``, ``json`` and the verb's own arguments.
 
-    ``storage`` falls back to KASSETTE_STORAGE. Raises Misuse or HelpWanted. Only verbs whose names
-    are said are imported, unless there is something to say about the command line.
+    ``argv`` defaults to ``sys.argv``, ``storage`` to KASSETTE_STORAGE. Raise Misuse or HelpWanted.
+    Only verbs named in ``argv`` are imported, except for help and for an error message.
     """
     said = sys.argv[1:] if argv is None else argv
     known = frozenset(names())
@@ -101,19 +103,19 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         return arguments
     if arguments.verb is None:
         every = ", ".join(each.name for each in load_all(known))
-        raise Misuse(f"say what to do: {every}; see kassette --help")
+        raise Misuse(f"no verb given; choose one of {every}; see kassette --help")
     (verb,) = (each for each in verbs if each.name == arguments.verb)
     if not verb.needs_storage:
         return arguments
     if arguments.storage is None:
         arguments.storage = os.environ.get("KASSETTE_STORAGE") or None
     if arguments.storage is None:
-        raise Misuse("which storage? Give --storage URL or set KASSETTE_STORAGE")
+        raise Misuse("no storage given; pass --storage URL or set KASSETTE_STORAGE")
     return arguments
 
 
 def verb_parser(verb: Verb) -> Parser:
-    """Return the parser of what stands behind a verb's name."""
+    """Return the parser for the arguments after a verb's name."""
     parser = Parser(f"kassette {verb.name}", **_looks(verb))
     _fill(parser, verb)
     return parser
@@ -128,7 +130,7 @@ def _parse(argv: Sequence[str], verbs: Sequence[Verb]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     add_common(parser, storage=None, json=False)
-    parser.add_argument("--version", action="store_true", help="print the version and leave")
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
     add_parser = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs").add_parser
     for verb in verbs:
         _fill(add_parser(verb.name, help=verb.summary, **_looks(verb)), verb)
@@ -150,15 +152,15 @@ def _fill(parser: argparse.ArgumentParser, verb: Verb) -> None:
 
 
 def add_common(parser: argparse.ArgumentParser, *, storage: str | None, json: str | bool) -> None:
-    """Add what may stand before the verb as well as after it."""
+    """Add the options that may come before or after the verb."""
     parser.add_argument(
         "--storage",
         default=storage,
         metavar="URL",
-        help="file:<path> or s3://<bucket>[/<prefix>]; KASSETTE_STORAGE is used if it is absent",
+        help="file:<path> or s3://<bucket>[/<prefix>]; defaults to KASSETTE_STORAGE",
     )
     parser.add_argument(
-        "--json", action="store_true", default=json, help="print JSON on a terminal, too"
+        "--json", action="store_true", default=json, help="print JSON even on a terminal"
     )
 
 
@@ -169,12 +171,12 @@ def add_run(
     metavar: str = "RUN",
     help: str = "the run's id",
 ) -> None:
-    """Add a run that has to be named."""
+    """Add a required run id."""
     parser.add_argument(name, metavar=metavar, help=help, action=RunId)
 
 
 class RunId(argparse.Action):
-    """Takes a run's id, which is checked once it is known that the command line can be read."""
+    """Stores a run id, to be checked after the whole command line has been parsed."""
 
     def __call__(
         self,
@@ -183,13 +185,13 @@ class RunId(argparse.Action):
         values: Any,
         option_string: str | None = None,
     ) -> None:
-        """Keep the id, also as one of ``run_ids``."""
+        """Store the id under its own name and append it to ``run_ids``."""
         setattr(namespace, self.dest, values)
         namespace.run_ids = (*getattr(namespace, "run_ids", ()), values)
 
 
 def count(text: str) -> int:
-    """Read a whole number of at least 0."""
+    """Parse a non-negative whole number."""
     if not (text.isascii() and text.isdecimal() and len(text) <= _COUNT_DIGITS):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or greater")
     return int(text)

@@ -1,4 +1,4 @@
-"""The storage that the command looks into, and how verbs ask it; nothing is printed here."""
+"""The storage that the command reads, and how verbs query it; nothing is printed here."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 TOGETHER = 16
-"""How many journals are read from an object store at a time."""
+"""How many journals are read from an object store concurrently."""
 
 
 class Call(Protocol):
-    """Asks a storage that is open."""
+    """Queries an open storage."""
 
     def __call__(self, ask: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
         """Run ``ask(storage, *args)``."""
@@ -44,11 +44,11 @@ class Call(Protocol):
 
 
 def open_url(url: str, run_ids: Iterable[str] = ()) -> OpenStorage:
-    """Return the storage at ``url``; of a local one the directory has to be there.
+    """Return the storage at ``url``; a local storage's directory must exist.
 
-    To LocalStorage that is a service's first start; to somebody who inspects runs it is a typo.
-    Raises Misuse for a URL that means nothing and for what cannot be a run's id, UsageError for a
-    directory that is none, and StorageError for one that cannot be looked at.
+    LocalStorage accepts a missing directory, as on a service's first start; to somebody who
+    inspects runs it is a typo. Raise Misuse for an invalid URL or run id, UsageError for a path
+    that is missing or not a directory, and StorageError for one that cannot be accessed.
     """
     from kassette_cli.misuse import Misuse
     from kassette_io.storages.urls import open_storage
@@ -69,7 +69,7 @@ def perform(
     *args: P.args,
     **kwargs: P.kwargs,
 ) -> T:
-    """Run ``ask(storage, …)`` in an event loop of its own, and close the storage after it."""
+    """Run ``ask(storage, …)`` in a new event loop, then close the storage."""
 
     async def ask_and_close() -> T:
         async with storage:
@@ -80,9 +80,9 @@ def perform(
 
 @contextmanager
 def open_loop(storage: OpenStorage) -> Generator[Call]:
-    """Open ``storage`` in an event loop that stands still between the questions it is asked.
+    """Open ``storage`` in an event loop that only runs while a call is in progress.
 
-    For what goes on step by step: an interrupt finds no loop to wait for in between.
+    Between two calls no loop is running, so an interrupt need not wait for one.
     """
     with Runner() as runner:
 
@@ -96,7 +96,10 @@ def open_loop(storage: OpenStorage) -> Generator[Call]:
 
 
 def check_exists(storage: Storage) -> None:
-    """Raise UsageError if a local storage's directory is not there, or StorageError."""
+    """Check that a local storage's directory exists.
+
+    Raise UsageError if it is missing or not a directory, StorageError if it cannot be accessed.
+    """
     if not isinstance(storage, LocalStorage):
         return
     directory = storage.directory
@@ -109,11 +112,13 @@ def check_exists(storage: Storage) -> None:
     except OSError as error:
         raise kassette.StorageError(f"cannot open {directory!r}: {error.strerror}") from error
     if not S_ISDIR(found.st_mode):
-        raise kassette.UsageError(f"{directory!r} is not a directory; a storage is one")
+        raise kassette.UsageError(
+            f"{directory!r} is not a directory; check --storage or KASSETTE_STORAGE"
+        )
 
 
 async def list_runs(storage: Storage, limit: int | None = None) -> list[str]:
-    """Return the ids of all runs, or of ``limit`` of them."""
+    """Return the ids of all runs, or of the first ``limit`` of them."""
     runs: list[str] = []
     found = storage.list_runs()
     try:
@@ -128,10 +133,10 @@ async def list_runs(storage: Storage, limit: int | None = None) -> list[str]:
 
 
 async def read_run(storage: Storage, run_id: str) -> list[kassette.Entry]:
-    """Return the journal of a run; a file may be empty, where the first append never happened.
+    """Return the journal of a run; a local file may be empty if the first append never finished.
 
-    Raises UsageError for a run that the storage does not know. Of an object store only the journal
-    is asked for: an object begins with an entry, and a listing may be long.
+    Raise UsageError for an unknown run. An object store is never listed for this: its journals are
+    never empty, and a listing may be long.
     """
     entries = await storage.read_all(run_id)
     if entries or (isinstance(storage, LocalStorage) and run_id in await list_runs(storage)):
@@ -140,14 +145,14 @@ async def read_run(storage: Storage, run_id: str) -> list[kassette.Entry]:
 
 
 def unknown_run(storage: Storage, run_id: str) -> kassette.UsageError:
-    """Return the error that says that a storage has no such run."""
+    """Return the error to raise for a run that the storage does not have."""
     return kassette.UsageError(f"there is no run {run_id!r} in {storage!r}", run_id=run_id)
 
 
 async def read_runs(
     storage: Storage, run_ids: Sequence[str]
 ) -> list[list[kassette.Entry] | Unreadable]:
-    """Return the journals of some runs, read at the same time; an error for what cannot be read."""
+    """Read several journals concurrently and return each, or the error that prevented it."""
     found: dict[str, list[kassette.Entry] | Unreadable] = {}
 
     async def read(run_id: str) -> None:

@@ -1,4 +1,4 @@
-"""The table of verbs: which there are, and what each of them does; no verb is named here."""
+"""The table of verbs, found by listing ``kassette_cli.verbs``; no verb is named here."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _VERBS = "kassette_cli.verbs"
 
 
 class View(Protocol):
-    """Shows what was found."""
+    """Renders what a verb found."""
 
     def __call__(self, found: Any, arguments: Namespace, /) -> Iterable[Any]:
         """Return rich renderables."""
@@ -31,7 +31,7 @@ class View(Protocol):
 
 @final
 class Verb:
-    """A verb's module, with what it does not say filled in."""
+    """A verb's module, with defaults for the names it does not define."""
 
     def __init__(self, name: str, module: ModuleType) -> None:
         said: Mapping[str, Any] = vars(module)
@@ -56,7 +56,7 @@ class Verb:
     def shown(
         self, arguments: Namespace, storage: OpenStorage | None, console: Console
     ) -> Generator[RenderableType, None, None]:
-        """Do what the arguments ask, and yield what ``console`` is to show."""
+        """Run the verb and yield what ``console`` has to print."""
         if self.stream_view is not None:
             yield from self.stream_view(storage, arguments, console)
             return
@@ -73,7 +73,7 @@ class Verb:
     def lines(
         self, arguments: Namespace, storage: OpenStorage | None, stdout: int
     ) -> Iterable[bytes]:
-        """Do what the arguments ask, and return what is to be printed; ``stdout`` is where."""
+        """Run the verb and return the lines to print to the file descriptor ``stdout``."""
         if self.stream_lines is not None:
             streamed: Iterable[bytes] = self.stream_lines(storage, arguments, stdout)
             return streamed
@@ -88,7 +88,7 @@ class Verb:
 
 
 def names() -> list[str]:
-    """Return the names of all verbs, in no order."""
+    """Return the names of all verbs, in no particular order."""
     package = import_module(_VERBS)
     return [each for directory in package.__path__ for each in _names_in(directory)]
 
@@ -105,7 +105,7 @@ def load(name: str) -> Verb:
 
 
 def load_all(wanted: Iterable[str] | None = None) -> list[Verb]:
-    """Return the verbs of these names, or all there are, in the order of the help."""
+    """Return the verbs with these names, or all verbs, in the order of the help."""
     return sorted(map(load, names() if wanted is None else wanted), key=lambda verb: verb.place)
 
 

@@ -1,8 +1,8 @@
-"""How answers look: JSON lines for programs, rich for people, and text that is safe in both.
+"""Output formats: JSON lines for programs, rich text for a terminal, and safe text for both.
 
 - ``json_lines``  values as JSON lines, the contract that programs read
-- ``pieces``      what people are shown is made of
-- ``terminal``    the console, and the progress of what takes longer than a moment
+- ``pieces``      building blocks of the terminal views
+- ``terminal``    the console and its progress displays
 - ``escaping``, ``pasting``, ``units``  text that is safe to show, commands, durations and sizes
 
 Nothing here knows a verb, reads a journal or opens a storage.

@@ -1,4 +1,4 @@
-"""Text from journals and arguments made safe to show: nothing in it may steer the terminal."""
+"""Escapes text from journals and arguments, so that nothing in it controls the terminal."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ _UNSAFE_IN_LINE = re.compile(rf"[\t\n{_CONTROLS}]")
 
 
 def visible(text: str) -> str:
-    """Show control characters, bidirectional overrides and lone surrogates as escapes.
+    """Escape control characters, bidirectional overrides and lone surrogates.
 
-    Newlines and tabs stay.
+    Newlines and tabs are unchanged.
     """
     return _UNSAFE.sub(_escape, text)
 
 
 def on_one_line(text: str) -> str:
-    """Do as ``visible``, for newlines and tabs as well."""
+    """Escape as ``visible`` does, and newlines and tabs as well."""
     return _UNSAFE_IN_LINE.sub(_escape, text)
 
 

@@ -1,4 +1,4 @@
-"""Values as JSON lines, the contract that programs read: compact, one object a line, UTF-8."""
+"""Values as JSON lines, the contract that programs read: compact, one object per line, UTF-8."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from kassette.values import rewrite_value
 
 
 def run_line(run_id: str) -> bytes:
-    """Write ``{"runId":"…"}``."""
+    """Encode ``{"runId":"…"}``."""
     return orjson.dumps({"runId": run_id}, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def entry_line(entry: kassette.Entry) -> bytes:
-    """Write an entry that a storage gave as the line it is in the journal."""
+    """Encode an entry that a storage returned as the line it is in the journal."""
     if entry.offset is None:
-        raise kassette.InternalError(f"a storage gave an entry without its offset: {entry!r}")
+        raise kassette.InternalError(f"a storage returned an entry without an offset: {entry!r}")
     return kassette.encode_entry(entry, entry.offset)
 
 
 def json_line(value: object) -> bytes:
-    """Write a JSON value that is made of plain Python ones."""
+    """Encode a JSON value that is made of plain Python objects."""
     return rewrite_value(value) + b"\n"

@@ -1,4 +1,4 @@
-"""Commands of ours as text to paste into a shell; nothing is run here."""
+"""kassette commands as text to paste into a shell; nothing is run here."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from shlex import quote
 
 
 def command_line(url: str, verb: str, run_id: str, *options: str) -> str:
-    """Write ``kassette --storage URL VERB RUN OPTIONS``, quoted for a shell.
+    """Format ``kassette --storage URL VERB RUN OPTIONS``, quoted for a shell.
 
-    A run id that looks like an option goes last, behind two dashes.
+    A run id that looks like an option comes last, after ``--``.
     """
     words = (run_id, *options) if not run_id.startswith("-") else (*options, "--", run_id)
     return " ".join(map(quote, ("kassette", "--storage", url, verb, *words)))

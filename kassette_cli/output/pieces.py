@@ -1,9 +1,9 @@
-"""What people are shown is made of: parts of rich, loaded when the first is used, and our own.
+"""Building blocks of the terminal views: parts of rich, loaded on first use, and our own.
 
 Rules:
 - The width is the console's: nothing is measured, cut or padded by hand.
-- What is to be pasted stands on a line of its own, without a frame, and is never folded.
-- A run id and a step id are never shortened, so that they can be copied.
+- A command to paste is on a line of its own, without a frame, and is never wrapped.
+- A run id or step id is never shortened, so that it can be copied.
 - Text from journals goes through ``visible`` or ``on_one_line`` and is never parsed as markup.
 """
 
@@ -52,11 +52,11 @@ STATUS_STYLES = {
 }
 _PREVIEW = 800
 _PREVIEW_LINES = 16
-"""How much of a value is shown: characters and lines."""
+"""How much of a value a preview shows, in characters and in lines."""
 
 
 def moment(timestamp: str | None) -> Text:
-    """Show a journal's timestamp in UTC, to the second; as it stands if it is none."""
+    """Show a journal's timestamp in UTC, to the second; unchanged if it is not a timestamp."""
     from datetime import UTC
 
     from rich.text import Text
@@ -73,9 +73,9 @@ def moment(timestamp: str | None) -> Text:
 
 
 def to_paste(command: str) -> Group:
-    """Show a command on one line, however long: a folded one could not be copied.
+    """Show a command on one line, however long: a wrapped one could not be copied.
 
-    In a group, as a console that prints a text by itself forgets how that is to be folded.
+    It is in a group because a console ignores the overflow mode of a text printed by itself.
     """
     from rich.console import Group
     from rich.text import Text
@@ -89,7 +89,7 @@ def value(decoded: Any) -> Text:
 
 
 def preview(value_json: bytes, *, full: bool = False) -> RenderableType:
-    """Show a JSON value as ``value`` does, and cut short what would fill the screen."""
+    """Show a JSON value as ``value`` does, shortened to about a screen unless ``full``."""
     from rich.console import Group
     from rich.text import Text
 
@@ -99,13 +99,13 @@ def preview(value_json: bytes, *, full: bool = False) -> RenderableType:
     if full or (len(text) <= _PREVIEW and text.count("\n") < _PREVIEW_LINES):
         return _highlighted(text)
     kept = "\n".join(text[:_PREVIEW].split("\n", _PREVIEW_LINES)[:_PREVIEW_LINES])
-    note = Text(f"… cut short, it is {size(len(value_json))}; dump --full shows it", style="dim")
+    note = Text(f"… shortened ({size(len(value_json))}); dump --full shows it all", style="dim")
     return Group(_highlighted(kept), note)
 
 
-def counted(number: int | str, noun: str) -> str:
-    """Write a number of things: ``1 step``, ``2 steps``."""
-    return f"{number} {noun}" if str(number) == "1" else f"{number} {noun}s"
+def counted(number: int | str, noun: str, plural: str | None = None) -> str:
+    """Format a number of things: ``1 step``, ``2 steps``; ``plural`` defaults to noun plus s."""
+    return f"{number} {noun if str(number) == '1' else plural or f'{noun}s'}"
 
 
 def _highlighted(text: str) -> Text:

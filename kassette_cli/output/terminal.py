@@ -1,4 +1,4 @@
-"""The console, and the progress of what takes longer than a moment; loaded on a terminal only."""
+"""The console and its progress displays; loaded on a terminal only."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn  #
 from rich.status import Status  # noqa: TID253
 
 MOMENT = 0.3
-"""Seconds that something may take before its progress is shown."""
+"""Seconds that an operation may take before its progress is shown."""
 
 
 class Display(Protocol):
-    """What rich shows until it is stopped."""
+    """A live display of rich."""
 
     def start(self) -> None:
-        """Show it."""
+        """Show the display."""
         ...
 
     def stop(self) -> None:
-        """Take it away."""
+        """Remove the display."""
         ...
 
 
 def make_console() -> Console:
-    """Return the console on standard output. What it cannot write is written as an escape."""
+    """Return the console on standard output; it escapes what the encoding cannot represent."""
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(errors="backslashreplace")
@@ -37,13 +37,13 @@ def make_console() -> Console:
 
 
 def reading(what: str, console: Console) -> AfterAMoment:
-    """Show ``what`` is being done while the block runs, if that takes longer than a moment."""
+    """Show ``what`` while the block runs, once that has taken longer than ``MOMENT``."""
     return AfterAMoment(Status(what, console=console))
 
 
 @contextmanager
 def counting(what: str, console: Console) -> Generator[Callable[[int, int], None]]:
-    """Show how far ``what`` is, as told by calls with the number done and the number of all."""
+    """Show the progress of ``what``; yield a function that takes the number done and the total."""
     columns = TextColumn(what), BarColumn(), MofNCompleteColumn()
     bar = Progress(*columns, console=console, transient=True)
     task = bar.add_task("", total=None)
@@ -52,7 +52,7 @@ def counting(what: str, console: Console) -> Generator[Callable[[int, int], None
 
 
 def show(console: Console, shown: Generator[RenderableType, None, None]) -> None:
-    """Print, one after the other; whatever ends it ends what is shown meanwhile as well."""
+    """Print each item; close the generator, and with it any progress display, at the end."""
     with closing(shown):
         for each in shown:
             console.print(each, crop=False)
@@ -60,7 +60,7 @@ def show(console: Console, shown: Generator[RenderableType, None, None]) -> None
 
 @final
 class AfterAMoment:
-    """Shows ``display`` while the block runs, but only once that has taken longer than a moment."""
+    """Shows ``display`` while the block runs, once that has taken longer than ``MOMENT``."""
 
     def __init__(self, display: Display) -> None:
         self._display = display

@@ -1,4 +1,4 @@
-"""Durations, sizes and ages between numbers and the words people use; no clock here."""
+"""Durations, sizes and ages as text, and ages from text; no clock here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _KILO = 1000
 
 
 def parse_age(text: str) -> int:
-    """Read ``30d``, ``12h``, ``45m``, ``10s`` or ``2w`` as seconds. Raises ValueError."""
+    """Parse ``30d``, ``12h``, ``45m``, ``10s`` or ``2w`` into seconds. Raise ValueError."""
     number, unit = text[:-1], text[-1:]
     if unit not in _AGES or not (number.isascii() and number.isdecimal()):
         raise ValueError(text)
@@ -18,7 +18,7 @@ def parse_age(text: str) -> int:
 
 
 def duration(seconds: float | None) -> str:
-    """Write a duration with its two largest units: ``230 ms``, ``1.5 s``, ``3 min 20 s``."""
+    """Format a duration with its two largest units: ``230 ms``, ``1.5 s``, ``3 min 20 s``."""
     if seconds is None:
         return ""
     if seconds < 1:
@@ -33,7 +33,7 @@ def duration(seconds: float | None) -> str:
 
 
 def age(seconds: float | None) -> str:
-    """Write an age with its largest unit, as ``--older-than`` takes it: ``3d``, ``12h``."""
+    """Format an age with its largest unit, as ``--older-than`` accepts it: ``3d``, ``12h``."""
     if seconds is None:
         return ""
     largest = next((unit for unit in "dhm" if seconds >= _AGES[unit]), "s")
@@ -41,7 +41,7 @@ def age(seconds: float | None) -> str:
 
 
 def size(count: int) -> str:
-    """Write a number of bytes: ``812 B``, ``1.2 kB``, ``3.4 MB``."""
+    """Format a number of bytes: ``812 B``, ``1.2 kB``, ``3.4 MB``."""
     if count < _KILO:
         return f"{count} B"
     value, unit = float(count), "B"

@@ -1,4 +1,4 @@
-"""``kassette check``: the proof that an object store keeps what journals rely on."""
+"""``kassette check``: verifies that an object store has the semantics that journals rely on."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ if TYPE_CHECKING:
     from kassette_io.storages.protocol import Storage
 
 PLACE = 80
-SUMMARY = "prove that an object store keeps what journals rely on"
-DESCRIPTION = ""
+SUMMARY = "verify that an object store honours conditional writes"
+DESCRIPTION = (
+    "Use a scratch object to check that conditional writes are enforced and that a read\n"
+    "returns the last write. A local disk has nothing to check."
+)
 WRITES = True
 
 
@@ -21,9 +24,9 @@ def add_arguments(_: ArgumentParser) -> None:
 
 
 async def find(storage: Storage, _: Namespace) -> None:
-    """Prove that an object store keeps its promises; a local disk has none to prove.
+    """Check the object store; do nothing for a local disk.
 
-    Raises StorageError that names every promise the store breaks.
+    Raise StorageError that names every requirement the store does not meet.
     """
     check = getattr(storage, "check", None)
     if check is not None:
@@ -36,5 +39,5 @@ def lines(_: None, __: Namespace) -> Iterable[bytes]:
 
 
 def view(_: None, __: Namespace) -> Iterable[str]:
-    """Say which promises are kept."""
-    return ["ok: both conditions are enforced, and a read sees the last write"]
+    """Show what was verified."""
+    return ["ok: conditional writes are enforced, and a read returns the last write"]

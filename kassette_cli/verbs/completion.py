@@ -1,7 +1,7 @@
-"""``kassette completion``: scripts that complete the command in bash, zsh and fish.
+"""``kassette completion``: completion scripts for bash, zsh and fish.
 
-What is completed is asked of the parsers, so that it is what they take; run ids come from the
-storage that the line, or KASSETTE_STORAGE, names.
+The scripts are generated from the parsers, so they always match; run ids come from the storage
+named on the command line or by KASSETTE_STORAGE.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
 PLACE = 90
-SUMMARY = "print a script that completes commands in a shell"
+SUMMARY = "print a completion script for a shell"
 DESCRIPTION = (
     '  eval "$(kassette completion bash)"            in ~/.bashrc\n'
     '  eval "$(kassette completion zsh)"             in ~/.zshrc, after compinit\n'
@@ -27,7 +27,7 @@ COMMON = ("--storage", "--json", "--help")
 
 
 class Taken(NamedTuple):
-    """What a verb takes: options beside ``COMMON``, and runs, or one of some words."""
+    """The arguments of a verb: options besides ``COMMON``, and run ids or fixed words."""
 
     verb: Verb
     options: Sequence[str]
@@ -55,7 +55,7 @@ def script(shell: str) -> str:
 
 
 def taken_by(verb: Verb) -> Taken:
-    """Return what a verb takes."""
+    """Return the arguments of a verb."""
     actions = verb_parser(verb)._actions  # pyright: ignore[reportPrivateUsage] - argparse has no other way
     options = [each for each in actions if each.option_strings]
     alone = [each for each in actions if not each.option_strings]
@@ -128,8 +128,8 @@ _kassette() {
     verbs=(
 %(described)s
     )
-    _arguments -C '--storage[the storage]:URL:' '--json[print JSON on a terminal, too]' \\
-        '--version[print the version]' '(- *)--help[explain]' \\
+    _arguments -C '--storage[the storage]:URL:' '--json[print JSON even on a terminal]' \\
+        '--version[print the version]' '(- *)--help[show help]' \\
         '1: :->verb' '*:: :->rest'
     case $state in
         verb) _describe verb verbs ;;
@@ -152,15 +152,15 @@ function __kassette_runs
 end
 complete -c kassette -f
 complete -c kassette -l storage -x -d 'file:<path> or s3://<bucket>[/<prefix>]'
-complete -c kassette -l json -d 'print JSON on a terminal, too'
-complete -c kassette -l help -d 'explain'
+complete -c kassette -l json -d 'print JSON even on a terminal'
+complete -c kassette -l help -d 'show help'
 complete -c kassette -n __fish_use_subcommand -l version -d 'print the version'
 %(lines)s
 """
 
 
 def _offered(verbs: Sequence[Taken]) -> Mapping[str, Sequence[str]]:
-    """Return what is offered behind each option that takes one of some words."""
+    """Return the completions for each option whose value is one of some words."""
     return {option: words for each in verbs for option, words in each.verb.offered.items()}
 
 

@@ -1,4 +1,4 @@
-"""``kassette diff``: where two runs part."""
+"""``kassette diff``: where two runs diverge."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from kassette_io.storages.protocol import Storage
 
 PLACE = 60
-SUMMARY = "tell where two runs part, by structure and by result"
+SUMMARY = "show where two runs diverge, by structure and by result"
 DESCRIPTION = (
-    "Steps and events are found by their ids. One object for each difference, and one that\n"
-    "sums up. Differences are no failure: the exit code is 0."
+    "Steps and events are matched by their ids. Print one object per difference, then a\n"
+    "summary. The exit code is 0 even if the runs differ."
 )
 PROGRESS = "reading the journal"
 
@@ -36,7 +36,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 async def find(storage: Storage, arguments: Namespace) -> Comparison:
-    """Return what the two journals have alike, and what not."""
+    """Return the comparison of the two journals."""
     from kassette.evidence.difference import compare
     from kassette_cli.storage import read_run
 
@@ -45,14 +45,14 @@ async def find(storage: Storage, arguments: Namespace) -> Comparison:
 
 
 def lines(found: Comparison, _: Namespace) -> Iterable[bytes]:
-    """Return a line for each difference, and one that sums up."""
+    """Return a line for each difference, then the summary."""
     from kassette_cli.output.json_lines import json_line
 
     return map(json_line, (*(each.to_json() for each in found.differences), found.to_json()))
 
 
 def view(found: Comparison, arguments: Namespace) -> Iterable[RenderableType]:
-    """Show what differs, side by side, below a word on how much is alike."""
+    """Show a verdict, then the differences with both sides."""
     a, b = on_one_line(arguments.run), on_one_line(arguments.other)
     yield pieces.Text.assemble("a is ", (a, "bold"), ", b is ", (b, "bold"))
     yield pieces.Text(_verdict(found))
@@ -79,7 +79,7 @@ def _name(each: Difference) -> Text:
 def _side(entry: Entry | None) -> RenderableType:
     match entry:
         case None:
-            return pieces.Text("has none", style="dim")
+            return pieces.Text("absent", style="dim")
         case (
             kassette.StepEntry(result_json=value_json) | kassette.ResumeEntry(value_json=value_json)
         ):
@@ -91,17 +91,17 @@ def _side(entry: Entry | None) -> RenderableType:
 
 
 def _verdict(found: Comparison) -> str:
-    alike = f"alike in {found.same} of their results and events"
+    alike = f"{pieces.counted(found.same, 'equal entry', 'equal entries')}"
     if not found.differences:
-        return f"{alike}, and nothing differs"
+        return f"{alike}, no differences"
     parts: list[str] = []
     for kind, words in (
-        ("result", "the first other result is"),
-        ("structure", "the first that only one has is"),
+        ("result", "first different result:"),
+        ("structure", "first in only one run:"),
     ):
         first = found.first(kind)
         if first is not None:
             parts.append(f"{words} {_name(first).plain}")
     if found.first("end") is not None:
-        parts.append("they ended differently")
+        parts.append("the runs ended differently")
     return f"{alike}; {'; '.join(parts)}"

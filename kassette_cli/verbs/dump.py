@@ -1,4 +1,4 @@
-"""``kassette dump``: the entries of a run's journal, also as they come."""
+"""``kassette dump``: the entries of a run's journal, also as they are appended."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from kassette_cli.storage import OpenStorage
 
 PLACE = 30
-SUMMARY = "give the entries of a run's journal"
+SUMMARY = "print the entries of a run's journal"
 DESCRIPTION = (
-    "In a pipe, the lines as the journal has them. A damaged file is given up to the damage,\n"
-    "and then refused. --follow ends with the run, or when it is interrupted."
+    "In a pipe, print the lines exactly as they are in the journal. Print a damaged journal up\n"
+    "to the damage, then exit with an error. --follow ends with the run, or on Ctrl-C."
 )
 _STYLES = {
     "start": "blue",
@@ -43,22 +43,24 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Add the run, and which of its entries."""
     add_run(parser)
     parser.add_argument(
-        "--offset", type=count, default=0, metavar="N", help="from entry N on, counted from 0"
+        "--offset", type=count, default=0, metavar="N", help="start at entry N, counted from 0"
     )
     parser.add_argument(
-        "--follow", action="store_true", help="go on with what is appended, until the run ends"
+        "--follow", action="store_true", help="print new entries as they come, until the run ends"
     )
-    parser.add_argument("--full", action="store_true", help="cut no result short on a terminal")
+    parser.add_argument(
+        "--full", action="store_true", help="print long results in full on a terminal"
+    )
 
 
 def is_live(arguments: Namespace) -> bool:
-    """Return whether somebody waits for each entry."""
+    """Return whether each entry is printed as soon as it is appended."""
     follow: bool = arguments.follow
     return follow
 
 
 def stream_lines(storage: OpenStorage, arguments: Namespace, stdout: int) -> Iterable[bytes]:
-    """Return the entries as the journal has them, batch by batch if they are followed."""
+    """Return the journal's own lines, batch by batch with ``--follow``."""
     from kassette_cli import journals
     from kassette_cli.output.json_lines import entry_line
 
@@ -72,14 +74,14 @@ def stream_lines(storage: OpenStorage, arguments: Namespace, stdout: int) -> Ite
 def stream_view(
     storage: OpenStorage, arguments: Namespace, console: Console
 ) -> Iterator[RenderableType]:
-    """Show the entries one after the other."""
+    """Show the entries one by one."""
     yield from journal(_entries(storage, arguments, console), full=arguments.full)
 
 
 def journal(entries: Iterable[Entry], *, full: bool = False) -> Iterator[RenderableType]:
-    """Show entries one after the other, a rule where another session begins.
+    """Show entries one by one, with a rule where a session begins.
 
-    Results that are long are cut short unless ``full``.
+    Long results are shortened unless ``full``.
     """
     from kassette.timestamps import seconds_between
 
@@ -101,7 +103,7 @@ def journal(entries: Iterable[Entry], *, full: bool = False) -> Iterator[Rendera
 
 
 def _while_read(stdout: int) -> Callable[[float], None]:
-    """Return a wait that ends with BrokenPipeError once whoever reads the output has gone."""
+    """Return a wait that raises BrokenPipeError once the reader has closed the pipe."""
     poll = select.poll()
     poll.register(stdout, 0)
 
@@ -142,7 +144,7 @@ def _body(entry: Entry, *, full: bool) -> Iterator[RenderableType]:
 
 
 def _written(entry: Entry) -> bytes | None:
-    """Return the value that a caller has put into an entry, as JSON text."""
+    """Return the caller's value in an entry, as JSON text."""
     match entry:
         case kassette.StartEntry():
             return entry.metadata_json
@@ -157,9 +159,7 @@ def _written(entry: Entry) -> bytes | None:
 def _label(entry: Entry) -> str:
     match entry:
         case kassette.StartEntry(source=source, version=version):
-            origin = (
-                f"of a fork of {source.run_id} at offset {source.from_offset}" if source else ""
-            )
+            origin = f"forked from {source.run_id} at offset {source.from_offset}" if source else ""
             return " ".join(filter(None, (f"version {version}" if version else "", origin)))
         case kassette.StepEntry():
             return entry.step_id

@@ -1,4 +1,4 @@
-"""``kassette fork``: a new run that begins with the first entries of another."""
+"""``kassette fork``: creates a new run from the first entries of another."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from kassette_io.storages.protocol import Storage
 
 PLACE = 70
-SUMMARY = "begin a new run with the first entries of another"
-DESCRIPTION = "The only verb that writes. The old run is only read."
+SUMMARY = "create a new run from the first entries of another"
+DESCRIPTION = (
+    "The source run is only read. Start the new run from your program: it replays the copied\n"
+    "steps and runs the rest."
+)
 WRITES = True
 
 
@@ -27,21 +30,21 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_run(parser)
     cut = parser.add_mutually_exclusive_group(required=True)
     cut.add_argument(
-        "--from-offset", type=count, metavar="N", help="keep the entries before offset N"
+        "--from-offset", type=count, metavar="N", help="copy the entries before offset N"
     )
-    cut.add_argument("--from-step", metavar="ID", help="keep the entries before the step ID")
+    cut.add_argument("--from-step", metavar="ID", help="copy the entries before the step ID")
     parser.add_argument(
         "--new-run-id",
         metavar="ID",
-        help="the new run's id; a random one if absent",
+        help="the new run's id; random by default",
         action=RunId,
     )
 
 
 async def find(storage: Storage, arguments: Namespace) -> str:
-    """Fork the run below the one cut given, and return the new run's id. Raises as ``fork`` does.
+    """Fork the run at the given point and return the new run's id. Raise what ``fork`` raises.
 
-    The session that the fork opens is closed, so anybody may ``start`` the new run.
+    The session that the fork opens is closed again, so any process may ``start`` the new run.
     """
     import kassette_io
 
@@ -57,14 +60,14 @@ async def find(storage: Storage, arguments: Namespace) -> str:
 
 
 def lines(new_run_id: str, _: Namespace) -> Iterable[bytes]:
-    """Return the new run, as ``list`` does."""
+    """Return the new run's id, in the form that ``list`` prints."""
     from kassette_cli.output.json_lines import run_line
 
     return [run_line(new_run_id)]
 
 
 def view(new_run_id: str, arguments: Namespace) -> Iterable[RenderableType]:
-    """Say which run a fork has made, and what to do with it."""
+    """Show the new run, and how to start it."""
     source, made = on_one_line(arguments.run), new_run_id
     yield pieces.Text.assemble("forked ", (source, "bold"), " into ", (made, "bold"))
     yield pieces.to_paste(f"await start(storage, {made!r})")

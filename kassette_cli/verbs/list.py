@@ -1,12 +1,12 @@
-"""``kassette list``: every run, or those that are wanted; in brief on a terminal.
+"""``kassette list``: every run, or the selected ones, with a summary of each on a terminal.
 
 Rules:
-- Of a journal in a file only the ends are read (``kassette.evidence.summary``), without an event
-  loop; of an object store some journals at a time.
-- Rows are laid out by hand: rich's own table has to see the last row before it shows the first, and
-  takes longer for a row than it takes to read a run.
-- Three layouts, the first that fits: with dates, with ages instead, and each run on lines of its
-  own. A run id is never shortened.
+- Only the head and tail of a local journal are read (``kassette.evidence.summary``), without an
+  event loop; journals in an object store are read several at a time.
+- Rows are laid out by hand: rich's own table needs the last row before it shows the first, and
+  takes longer to lay out a row than it takes to read a run.
+- There are three layouts, and the first that fits is used: with dates, with ages instead, and
+  with several lines per run. A run id is never shortened.
 """
 
 from __future__ import annotations
@@ -34,24 +34,25 @@ if TYPE_CHECKING:
     from kassette_cli.storage import OpenStorage
 
 PLACE = 10
-SUMMARY = "give the id of every run"
+SUMMARY = "list the id of every run"
 DESCRIPTION = (
-    "On a terminal, a table. --status and --older-than choose runs; both read no more than\n"
-    "the end of each journal in a file. --ids makes it a pipe, as for retention:\n\n"
+    "On a terminal, print a table. --status and --older-than select runs; for local journals\n"
+    "both read only the end of each file. Use --ids to feed other commands, for example to\n"
+    "delete old runs:\n\n"
     "  kassette list --status completed --older-than 30d --ids |\n"
     "    xargs -I{} rm -- .kassette/{}.jsonl\n\n"
-    "A run without entries has no age, so --older-than leaves it out."
+    "A run without entries has no age, so --older-than omits it."
 )
 STATUSES = ("completed", "failed", "cancelled", "suspended", "unsettled", "unreadable")
-"""The words for what a run is: the five states, and a journal that cannot be read."""
+"""The words for a run's state: the five states, and a journal that cannot be read."""
 OFFERED = {"--status": STATUSES}
 
 _BATCH = 0.1
-"""Seconds between two looks at the table that fills."""
+"""Seconds between two updates of the table."""
 _AT_ONCE = (1, 20)
-"""How many rows are shown without waiting for that: the first, and the first screen."""
+"""The row counts shown without waiting for an update: the first row, and the first screen."""
 _LOOKS = 20
-"""How many runs are read between two looks at the progress bar."""
+"""How many runs are read between two updates of the progress bar."""
 
 _OURS = "2026-01-31T12:00:00.000Z"
 _STATUS, _STEPS, _SESSIONS = 10, 6, 8
@@ -63,13 +64,13 @@ _WITHOUT_TIMES = _STATUS + _STEPS + _SESSIONS + _WAITING + 6 * len(_SPACE)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add which runs are wanted."""
-    parser.add_argument("--limit", type=count, metavar="N", help="at most N of them")
+    """Add the options that select runs."""
+    parser.add_argument("--limit", type=count, metavar="N", help="list at most N runs")
     parser.add_argument(
         "--status",
         type=_statuses,
         metavar="S[,S…]",
-        help=f"only runs that are one of these: {', '.join(STATUSES)}",
+        help=f"only runs in one of these states: {', '.join(STATUSES)}",
     )
     parser.add_argument(
         "--older-than",
@@ -78,12 +79,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only runs whose last entry is older: 45s, 30m, 12h, 30d or 2w",
     )
     parser.add_argument(
-        "--ids", action="store_true", help="print bare run ids, one a line, for xargs"
+        "--ids", action="store_true", help="print bare run ids, one per line, for xargs"
     )
 
 
 def prints_lines(arguments: argparse.Namespace) -> bool:
-    """Return whether bare ids are wanted, which no table has."""
+    """Return whether to print bare ids instead of a table."""
     ids: bool = arguments.ids
     return ids
 
@@ -98,7 +99,7 @@ def stream_lines(storage: OpenStorage, arguments: argparse.Namespace, _: int) ->
 def stream_view(
     storage: OpenStorage, arguments: argparse.Namespace, console: Console
 ) -> Iterator[RenderableType]:
-    """Show a table that fills while the journals are read."""
+    """Show a table that grows while the journals are read."""
     from kassette_cli.output.terminal import counting
     from kassette_cli.storage import list_runs, perform
 
@@ -125,7 +126,7 @@ def stream_view(
                 batch = []
                 last = time.monotonic()
     if not shown:
-        what = "no runs" if wanted is None else "no such runs"
+        what = "no runs" if wanted is None else "no matching runs"
         yield pieces.Text(f"{what} in {on_one_line(arguments.storage)}", style="dim")
         return
     if shown == len(batch):
@@ -135,7 +136,7 @@ def stream_view(
 
 
 def wanted_runs(arguments: argparse.Namespace) -> Wanted | None:
-    """Return what to look for; None if every run is wanted."""
+    """Return the selection; None if every run is wanted."""
     if arguments.status is None and arguments.older_than is None:
         return None
     from kassette.evidence.summary import Wanted
@@ -151,7 +152,7 @@ def wanted_runs(arguments: argparse.Namespace) -> Wanted | None:
 
 
 def summaries(storage: OpenStorage, run_ids: list[str]) -> Iterator[RunSummary]:
-    """Yield runs in brief, in their order, each as soon as it has been read."""
+    """Yield the summary of each run, in order, as soon as it has been read."""
     from kassette.evidence.summary import RunSummary, summarise
     from kassette_cli.storage import TOGETHER, open_loop, read_runs
     from kassette_io.storages.local import LocalStorage
@@ -172,7 +173,7 @@ def summaries(storage: OpenStorage, run_ids: list[str]) -> Iterator[RunSummary]:
 
 
 def summarise_file(directory: str, run_id: str) -> RunSummary:
-    """Return the run of ``{run_id}.jsonl`` in brief. Never raises for its contents."""
+    """Return the summary of ``{run_id}.jsonl``; an unreadable file gives an error as status."""
     from kassette.errors import with_run_id
     from kassette.evidence.summary import RunSummary
 
@@ -242,7 +243,7 @@ def _age(text: str) -> int:
 
 @final
 class Listing:
-    """A table of runs that are shown as they come."""
+    """A table of runs that is printed while it grows."""
 
     def __init__(self, run_ids: Sequence[str], console: Console, *, now: datetime) -> None:
         self._run = max(map(len, run_ids), default=0)
@@ -262,7 +263,7 @@ class Listing:
         self._problems: list[str] = []
 
     def header(self) -> RenderableType:
-        """Return the headings; none where each run stands on lines of its own."""
+        """Return the headings; none in the layout with several lines per run."""
         if self._stacked:
             return _Segments([])
         started = "started" if self._ages else "started (UTC)"
@@ -292,7 +293,7 @@ class Listing:
         return _Segments(segments)
 
     def footer(self) -> Iterator[RenderableType]:
-        """Say what is wrong with the unreadable runs, and how many there are of each state."""
+        """Show the errors of unreadable runs, and the number of runs in each state."""
         for problem in self._problems:
             yield pieces.Text(on_one_line(problem), style="red")
         total = self._counted.total()
@@ -330,7 +331,7 @@ class Listing:
         if steps and sessions:
             facts += [pieces.counted(steps, "step"), pieces.counted(sessions, "session")]
         if started and last:
-            facts += [f"began {started} ago", f"last entry {last} ago"]
+            facts += [f"started {started} ago", f"last entry {last} ago"]
         head, *more = self._fold(", ".join(facts))
         segments += [pieces.Segment(_SPACE), pieces.Segment(head[: len(word)], self._styles[word])]
         segments.append(pieces.Segment(head[len(word) :] + "\n"))
@@ -340,7 +341,7 @@ class Listing:
         return segments
 
     def _fold(self, text: str) -> list[str]:
-        """Fold between words, and within those that are too long."""
+        """Wrap between words, and within words that are too long."""
         width = max(self._width - len(_SPACE), 2)
         folded = pieces.Text(text).wrap(self._console, width)
         return [line.plain.rstrip() for line in folded]
@@ -365,7 +366,7 @@ class Listing:
 
 @final
 class _Segments:
-    """Text that is laid out already."""
+    """Text that is already laid out."""
 
     def __init__(self, segments: list[Segment]) -> None:
         self._segments = segments
@@ -375,7 +376,7 @@ class _Segments:
 
 
 def _date(timestamp: str) -> str:
-    """Show an instant as ``moment`` does, without asking the calendar where the form is ours."""
+    """Show an instant as ``moment`` does, without parsing it if it is in our own format."""
     if len(timestamp) == len(_OURS) and timestamp[10] == "T" and timestamp[-1] == "Z":
         day, time = timestamp[:10], timestamp[11:19]
         if day.isprintable() and time.isprintable():

@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from kassette_io.storages.protocol import Storage
 
 PLACE = 20
-SUMMARY = "tell what a run is doing, from its journal alone"
-DESCRIPTION = "On a terminal, also why, what it waits for and until when, and what to do next."
+SUMMARY = "show what a run is doing, from its journal alone"
+DESCRIPTION = "On a terminal, also show why, what it waits for, until when, and what to do next."
 PROGRESS = "reading the journal"
 
 
 class Holder(NamedTuple):
-    """What a run's lock file says of the session that has, or had, the run open.
+    """The session that has, or had, the run open according to its lock file.
 
-    The TypeScript kassette says a pid alone: ``host`` and ``since`` are None then.
+    The TypeScript kassette writes only a pid: ``host`` and ``since`` are then None.
     """
 
     pid: int
@@ -39,7 +39,7 @@ class Holder(NamedTuple):
 
 
 class RunReport(NamedTuple):
-    """A run's journal; ``holder`` is None unless a lock file names somebody."""
+    """A run's journal; ``holder`` is None unless a lock file names a process."""
 
     run_id: str
     entries: list[Entry]
@@ -52,14 +52,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 async def find(storage: Storage, arguments: Namespace) -> RunStatus:
-    """Return what the run's journal tells. Raises as ``read_run`` does."""
+    """Return the run's status from its journal. Raise UsageError for an unknown run."""
     from kassette_cli.storage import read_run
 
     return kassette.run_status(await read_run(storage, arguments.run))
 
 
 async def find_to_view(storage: Storage, arguments: Namespace) -> RunReport:
-    """Return all that is known of a run, and who has it open."""
+    """Return the run's journal and the process that its lock file names."""
     from kassette_cli.storage import read_run
 
     run_id: str = arguments.run
@@ -68,19 +68,19 @@ async def find_to_view(storage: Storage, arguments: Namespace) -> RunReport:
 
 
 def lines(found: RunStatus, _: Namespace) -> Iterable[bytes]:
-    """Return the status in the reference's JSON form."""
+    """Return the status in the JSON form of the TypeScript kassette."""
     from kassette_cli.output.json_lines import json_line
 
     return [json_line(found.to_json())]
 
 
 def view(report: RunReport, arguments: Namespace) -> Iterable[RenderableType]:
-    """Show what a run is doing, why, and what to do next, as a panel; below it what to paste."""
+    """Show what a run is doing, why, and what to do next, with the commands to paste."""
     return shown(report, arguments.storage, now=datetime.now(UTC))
 
 
 def shown(report: RunReport, url: str, *, now: datetime) -> Iterable[RenderableType]:
-    """Do as ``view``, for a storage's URL and an instant."""
+    """Show a run as ``view`` does, for the storage at ``url`` and the instant ``now``."""
     found = kassette.run_status(report.entries)
     facts = pieces.Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
@@ -119,7 +119,7 @@ async def _holder(storage: Storage, run_id: str) -> Holder | None:
 
 
 def _facts(report: RunReport, now: datetime) -> Iterator[tuple[str, RenderableType]]:
-    """Return label and fact, row by row: why, when, what was done last."""
+    """Yield a label and a fact per row: why, when, what was done last."""
     entries = report.entries
     found = kassette.run_status(entries)
     for why in _why(found, entries, now):
@@ -157,22 +157,20 @@ def _why(found: RunStatus, entries: list[Entry], now: datetime) -> list[Text]:
         case kassette.FailedRun(name=name, message=message):
             return [pieces.Text(visible(f"{name}: {message}" if name else message), style="red")]
         case kassette.Cancelled(reason=kassette.SUSPEND_TIMEOUT_EXPIRED):
-            return [pieces.Text("a deadline passed before the event came that the run waited for")]
+            return [pieces.Text("the deadline passed before the event arrived")]
         case kassette.Cancelled(reason=reason):
-            return [pieces.Text(visible(reason or "the journal gives no reason"))]
+            return [pieces.Text(visible(reason or "the journal records no reason"))]
         case kassette.SuspendedRun():
             return [_wait(each, now) for each in open_waits(entries)]
         case kassette.Unsettled():
-            why = [
-                pieces.Text("the journal does not end: it is running, or it crashed or was left")
-            ]
+            why = [pieces.Text("running, crashed or abandoned: the journal has no end")]
             return why + _sleep(entries[-1] if entries else None, now)
         case _:
             assert_never(found)
 
 
 def _sleep(last: Entry | None, now: datetime) -> list[Text]:
-    """Say until when a run sleeps whose last entry is a delay that is not over."""
+    """Return until when a run sleeps, if its last entry is a delay that has not elapsed."""
     if not isinstance(last, kassette.StepEntry) or last.name.split(":")[-2:-1] != ["delay"]:
         return []
     from kassette.timestamps import instant
@@ -182,7 +180,7 @@ def _sleep(last: Entry | None, now: datetime) -> list[Text]:
     if until is None or until <= now:
         return []
     return [
-        pieces.Text("sleeps until ")
+        pieces.Text("sleeping until ")
         .append_text(pieces.moment(wake))
         .append(" UTC, if it is running")
     ]
@@ -192,7 +190,7 @@ def _wait(wait: SuspendEntry, now: datetime) -> Text:
     from kassette.timestamps import has_passed, instant
 
     shown = pieces.Text.assemble(
-        "waits for ",
+        "waiting for ",
         (on_one_line(wait.waiting_for), "bold"),
         f" ({on_one_line(wait.reason)})",
     )
@@ -201,7 +199,7 @@ def _wait(wait: SuspendEntry, now: datetime) -> Text:
             return (
                 shown.append(" until ")
                 .append(on_one_line(wait.timeout))
-                .append(", which does not pass: no datetime of the years 1 to 9999")
+                .append(", which never passes: not a datetime in the years 1 to 9999")
             )
         shown.append(" until ").append_text(pieces.moment(wait.timeout)).append(" UTC")
         if has_passed(wait.timeout, now):
@@ -210,42 +208,45 @@ def _wait(wait: SuspendEntry, now: datetime) -> Text:
 
 
 def _next(found: RunStatus, report: RunReport, url: str) -> Sequence[str]:
-    """Return what to do next, the words to do it with, and the commands that show more."""
+    """Return advice, followed by the code and commands to paste."""
     run_id = report.run_id
     look = [command_line(url, "timeline", run_id)] if report.entries else []
     match found:
         case kassette.Completed():
-            advice = "nothing; these show how it got there"
+            advice = "nothing to do; these commands show what happened"
             return advice, command_line(url, "dump", run_id), *look
         case kassette.FailedRun() | kassette.Cancelled():
             end = next(each for each in reversed(report.entries) if kassette.is_terminal(each))
             return (
-                "a fork keeps every step and tries the rest again, or forks earlier: see steps",
+                "fork the run: the fork replays every recorded step and runs the rest; "
+                "to fork earlier, see steps",
                 command_line(url, "fork", run_id, "--from-offset", str(end.offset)),
                 command_line(url, "steps", run_id),
             )
         case kassette.SuspendedRun(waiting_for=event):
             return (
-                "deliver the event, in Python; or look at what happened",
+                "deliver the event from Python, or look at what happened",
                 f"await resume(storage, {run_id!r}, {event!r}, value)",
                 *look,
             )
         case kassette.Unsettled():
-            return _who(report.holder), f"await start(storage, {run_id!r})", *look
+            return _who(report.holder, url), f"await start(storage, {run_id!r})", *look
         case _:
             assert_never(found)
 
 
-def _who(holder: Holder | None) -> str:
-    """Say who may be at a run that has neither ended nor suspended, and what to do if nobody is."""
+def _who(holder: Holder | None, url: str) -> str:
+    """Return which process may have the run open, and what to do if it is gone."""
+    if holder is None and not url.startswith("file:"):
+        return "if no process is running it, recover the run from Python; that takes it over"
     if holder is None:
-        return "no lock file says that it is open; go on where it was, in Python"
+        return "no lock file names a process; recover the run from Python"
     whose = (
-        ", in the way of the TypeScript kassette"
+        " (of the TypeScript kassette)"
         if holder.since is None
         else f" on {holder.host}, since {holder.since}"
     )
     return (
-        f"its lock file names process {holder.pid}{whose}; if that is gone, go on where the run "
-        "was, in Python"
+        f"its lock file names process {holder.pid}{whose}; if that process is gone, recover the "
+        "run from Python"
     )

@@ -1,4 +1,4 @@
-"""``kassette steps``: where a run can be forked, with the command that does it."""
+"""``kassette steps``: where a run can be forked, with the command to do it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from kassette_io.storages.protocol import Storage
 
 PLACE = 50
-SUMMARY = "give every point where a run can be forked, with the command to do it"
+SUMMARY = "list every point where a run can be forked, with the command to do it"
 DESCRIPTION = (
-    "A fork replays what lies before the cut and does anew what follows, effects included."
+    "A fork replays the steps before that point and re-runs those after it, side effects\nincluded."
 )
 PROGRESS = "reading the journal"
 
@@ -47,12 +47,12 @@ def lines(points: Sequence[ForkPoint], arguments: Namespace) -> Iterable[bytes]:
 
 
 def view(points: Sequence[ForkPoint], arguments: Namespace) -> Iterable[RenderableType]:
-    """Show every fork point, with the command that forks there below it."""
+    """Show every fork point, with the command that forks there underneath."""
     if not points:
         yield pieces.Text("the journal is empty, so there is nothing to fork", style="dim")
     for point in points:
         name = "the end" if point.step is None else on_one_line(point.step.step_id)
-        said = f"replays {point.kept}, does {point.again} anew"
+        said = f"replays {pieces.counted(point.kept, 'step')}, re-runs {point.again}"
         if point.events:
             said += f", waits again for {', '.join(map(on_one_line, point.events))}"
         row = pieces.Table.grid(padding=(0, 2))

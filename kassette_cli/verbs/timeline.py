@@ -1,4 +1,4 @@
-"""``kassette timeline``: who took how long."""
+"""``kassette timeline``: how long each session, step and wait took."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from kassette_io.storages.protocol import Storage
 
 PLACE = 40
-SUMMARY = "tell who took how long: sessions, steps, events, and the gaps between"
+SUMMARY = "show how long each session, step and wait took"
 DESCRIPTION = (
-    "A journal says when something ended. A step's time is counted from the entry before it,\n"
-    "so of steps that ran beside one another it is the most that each can have taken."
+    "A journal records when a step ended. Its time is counted from the entry before it, so\n"
+    "for steps that ran concurrently it is an upper bound."
 )
 PROGRESS = "reading the journal"
 
@@ -81,10 +81,10 @@ def _row(span: Span, session: SessionSpan | None, longest: float) -> tuple[Rende
                 name.append(f", {pieces.counted(span.attempts, 'attempt')}", "yellow")
             return str(span.offset), name, took, _bar(span, session, longest)
         case EventSpan():
-            came = f"  {on_one_line(span.event_name)} came"
+            came = f"  {on_one_line(span.event_name)} received"
             return str(span.offset), pieces.Text(came, "yellow"), took, ""
         case Gap(after=None):
-            return "", pieces.Text("nobody had it open", "red"), took, ""
+            return "", pieces.Text("no session", "red"), took, ""
         case Gap():
             return "", pieces.Text("suspended", "yellow"), took, ""
 
@@ -104,6 +104,6 @@ def _bar(span: StepSpan, session: SessionSpan | None, longest: float) -> Rendera
 def _session(span: SessionSpan) -> str:
     if span.copied:
         return f"session {span.session}, copied by a fork: {pieces.counted(span.steps, 'step')}"
-    replays = f", {pieces.counted(span.replays, 'step')} on record" if span.replays else ""
+    replays = f", {pieces.counted(span.replays, 'step')} to replay" if span.replays else ""
     ending = {"suspend": ", suspended", None: ", no end"}.get(span.ending, f", {span.ending}")
     return f"session {span.session}, {pieces.moment(span.begin).plain}{replays}{ending}"

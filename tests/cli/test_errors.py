@@ -48,16 +48,16 @@ def test_without_fcntl_nothing_is_called_a_bug(url: str, tmp_path: Path) -> None
 MISUSES = [
     (
         (),
-        "say what to do: list, status, dump, timeline, steps, diff, fork, check, completion; "
+        "no verb given; choose one of list, status, dump, timeline, steps, diff, fork, check, completion; "
         "see kassette --help",
     ),
     (("lst",), "'lst'"),
     (("list", "extra"), "unrecognized arguments: extra"),
-    (("list", "--limit", "-1"), "'-1' is not a whole number of at least 0"),
-    (("list", "--limit", "many"), "'many' is not a whole number of at least 0"),
-    (("list", "--limit", "1.5"), "'1.5' is not a whole number of at least 0"),
-    (("list", "--limit", "٣"), "'٣' is not a whole number of at least 0"),
-    (("list", "--limit", "9" * 5000), "is not a whole number of at least 0"),
+    (("list", "--limit", "-1"), "'-1' is not a whole number, 0 or greater"),
+    (("list", "--limit", "many"), "'many' is not a whole number, 0 or greater"),
+    (("list", "--limit", "1.5"), "'1.5' is not a whole number, 0 or greater"),
+    (("list", "--limit", "٣"), "'٣' is not a whole number, 0 or greater"),
+    (("list", "--limit", "9" * 5000), "is not a whole number, 0 or greater"),
     (("list", "--limit"), "expected one argument"),
     (("list", "--lim", "1"), "unrecognized arguments"),
     (("--vers",), "unrecognized arguments: --vers"),
@@ -77,14 +77,14 @@ MISUSES = [
     (("status",), "the following arguments are required: RUN; see kassette status --help"),
     (("status", "../etc/passwd"), "'../etc/passwd' cannot be a run id"),
     (("status", ""), "'' cannot be a run id"),
-    (("dump", "completed", "--offset", "-1"), "'-1' is not a whole number of at least 0"),
-    (("dump", "completed", "--offset=-1"), "'-1' is not a whole number of at least 0"),
+    (("dump", "completed", "--offset", "-1"), "'-1' is not a whole number, 0 or greater"),
+    (("dump", "completed", "--offset=-1"), "'-1' is not a whole number, 0 or greater"),
     (("fork", "completed"), "one of the arguments --from-offset --from-step is required"),
     (
         ("fork", "completed", "--from-offset", "1", "--from-step", "llm"),
         "argument --from-step: not allowed with argument --from-offset",
     ),
-    (("fork", "completed", "--from-offset", "-1"), "'-1' is not a whole number of at least 0"),
+    (("fork", "completed", "--from-offset", "-1"), "'-1' is not a whole number, 0 or greater"),
     (
         ("fork", "completed", "--from-offset", "1", "--new-run-id", "a/b"),
         "'a/b' cannot be a run id",
@@ -115,7 +115,7 @@ def test_a_bad_url_exits_2(url: str) -> None:
 def test_a_missing_storage_exits_2(variables: dict[str, str]) -> None:
     """The command would guess where to look."""
     message = complaint(run("list", env=environment(**variables)), 2)
-    assert message == "which storage? Give --storage URL or set KASSETTE_STORAGE"
+    assert message == "no storage given; pass --storage URL or set KASSETTE_STORAGE"
 
 
 VERBS = [
@@ -148,7 +148,7 @@ def test_a_storage_that_is_a_file_exits_1(tmp_path: Path) -> None:
     file = tmp_path / "run.jsonl"
     file.write_text(START, encoding="utf-8")
     message = complaint(run("--storage", f"file:{file}", "list"), 1)
-    assert message == f"{str(file)!r} is not a directory; a storage is one"
+    assert message == f"{str(file)!r} is not a directory; check --storage or KASSETTE_STORAGE"
     message = complaint(run("--storage", f"file:{file}/deeper", "list"), 1)
     assert message == f"cannot open '{file}/deeper': Not a directory"
 

@@ -153,7 +153,7 @@ def test_check_on_a_terminal_checks_as_well(store: Store, monkeypatch: pytest.Mo
     def answers() -> list[object]:
         return list(load(arguments.verb).shown(arguments, RemoteStorage(Client(store)), console))
 
-    assert answers() == ["ok: both conditions are enforced, and a read sees the last write"]
+    assert answers() == ["ok: conditional writes are enforced, and a read returns the last write"]
     monkeypatch.setattr(store, "holds", lambda key, etag: True)
     with pytest.raises(StorageError):
         answers()

@@ -90,7 +90,7 @@ def test_list_chooses_runs(url: str) -> None:
     some = Terminal("--storage", url, "list", "--status", "completed", "--limit", "1").close()
     assert [row[0] for row in rows_of(some)] == ["completed"]
     young = Terminal("--storage", url, "list", "--older-than", "99999999d").close()
-    assert b"no such runs in" in young.out
+    assert b"no matching runs in" in young.out
 
 
 def test_list_takes_its_limit_and_says_that_there_is_nothing(url: str, tmp_path: Path) -> None:
@@ -107,16 +107,16 @@ def test_list_takes_its_limit_and_says_that_there_is_nothing(url: str, tmp_path:
 
 STATUSES = {
     "cancelled": (
-        "a deadline passed before the event came that the run waited for",
+        "the deadline passed before the event arrived",
         "fork cancelled --from-offset 3",
     ),
     "completed": ("the workflow returned", 'result "second"', "dump completed"),
     "failed": ("LookupError: no such order: “7”", "fork failed --from-offset 1"),
-    "never-written": ("the journal does not end", "await start(storage, 'never-written')"),
-    "resumed": ("the journal does not end", "await start(storage, 'resumed')"),
+    "never-written": ("the journal has no end", "await start(storage, 'never-written')"),
+    "resumed": ("the journal has no end", "await start(storage, 'resumed')"),
     "surrogates": (r"cut \ud83d", "last step s at offset 1"),
     "suspended-then-start": (
-        "waits for approval (Waiting for event: approval) until 2999-01-01 00:00:00 UTC",
+        "waiting for approval (Waiting for event: approval) until 2999-01-01 00:00:00 UTC",
         "await resume(storage, 'suspended-then-start', 'approval', value)",
     ),
 }
@@ -161,8 +161,8 @@ def test_status_names_the_process_of_another_kassette(store: Path, url: str, con
     (store / "torn.lock").write_text(content, encoding="utf-8")
     shown = words_of(run_on_terminal("--storage", url, "status", "torn", columns=200))
     assert (
-        "its lock file names process 4711, in the way of the TypeScript kassette; if that is gone, "
-        "go on where the run was, in Python await start(storage, 'torn')"
+        "its lock file names process 4711 (of the TypeScript kassette); if that process is gone, "
+        "recover the run from Python await start(storage, 'torn')"
     ) in shown
 
 
@@ -266,7 +266,7 @@ sys.exit(main())
     assert shown == Outcome(
         0,
         COMPLETED.replace("\n", "\r\n").encode(),
-        f"kassette: {missing} is missing, so this is JSON; pip install 'kassette-py[cli]'\n".encode(),
+        f"kassette: {missing} is not installed, so the output is JSON; pip install 'kassette-py[cli]'\n".encode(),
     )
 
 
@@ -373,5 +373,5 @@ def test_diff_shows_the_runs_on_their_own_sides(url: str) -> None:
     """Whoever compares two runs would take the one for the other."""
     shown = words_of(run_on_terminal("--storage", url, "diff", "completed", "resumed", columns=200))
     assert shown.startswith("a is completed, b is resumed")
-    assert 'llm#2 a offset 2 "second" b has none' in shown
-    assert 'event approval a has none b offset 3 { "ok": true }' in shown
+    assert 'llm#2 a offset 2 "second" b absent' in shown
+    assert 'event approval a absent b offset 3 { "ok": true }' in shown

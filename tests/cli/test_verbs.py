@@ -76,5 +76,5 @@ async def test_the_session_of_a_fork_is_closed() -> None:
 
 async def test_an_entry_without_an_offset_is_a_bug_of_its_storage() -> None:
     """A third-party storage that forgets offsets would be dumped with wrong ones."""
-    with pytest.raises(InternalError, match="without its offset"):
+    with pytest.raises(InternalError, match="without an offset"):
         json_lines.entry_line(StartEntry(session=1, timestamp="t"))

@@ -10,18 +10,18 @@ _kassette() {
     typeset -A opt_args
     local -a verbs
     verbs=(
-        'list:give the id of every run'
-        'status:tell what a run is doing, from its journal alone'
-        'dump:give the entries of a run'\''s journal'
-        'timeline:tell who took how long: sessions, steps, events, and the gaps between'
-        'steps:give every point where a run can be forked, with the command to do it'
-        'diff:tell where two runs part, by structure and by result'
-        'fork:begin a new run with the first entries of another'
-        'check:prove that an object store keeps what journals rely on'
-        'completion:print a script that completes commands in a shell'
+        'list:list the id of every run'
+        'status:show what a run is doing, from its journal alone'
+        'dump:print the entries of a run'\''s journal'
+        'timeline:show how long each session, step and wait took'
+        'steps:list every point where a run can be forked, with the command to do it'
+        'diff:show where two runs diverge, by structure and by result'
+        'fork:create a new run from the first entries of another'
+        'check:verify that an object store honours conditional writes'
+        'completion:print a completion script for a shell'
     )
-    _arguments -C '--storage[the storage]:URL:' '--json[print JSON on a terminal, too]' \
-        '--version[print the version]' '(- *)--help[explain]' \
+    _arguments -C '--storage[the storage]:URL:' '--json[print JSON even on a terminal]' \
+        '--version[print the version]' '(- *)--help[show help]' \
         '1: :->verb' '*:: :->rest'
     case $state in
         verb) _describe verb verbs ;;
