@@ -373,7 +373,7 @@ class ObjectWriter:
 
     def _taken(self) -> UsageError:
         return UsageError(
-            f"run {self._run_id!r} has a journal already; fork into a new run id",
+            f"run {self._run_id!r} already has a journal; fork into a new run id",
             run_id=self._run_id,
         )
 

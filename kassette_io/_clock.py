@@ -6,5 +6,5 @@ from datetime import UTC, datetime
 
 
 def now() -> datetime:
-    """Give the current instant in UTC."""
+    """Return the current instant in UTC."""
     return datetime.now(UTC)

@@ -1,12 +1,11 @@
-"""A step in two halves, for work that is no function to call: begun here, ended by its owner.
+"""A step whose work is not a function: begun here, and ended by the code that does the work.
 
 Rules:
-- An attempt that ends in any other way than by ``succeed`` has failed: nothing is recorded, and the
-  step may be tried again.
-- What happens between the halves is inside of the step: a replay does not do it, so no other step
-  may be taken there.
-- The work runs in its owner's task, and is cancelled with it. Only a step's function is held when a
-  sibling suspends.
+- An attempt that ends in any other way than with ``succeed`` has failed: nothing is recorded, and
+  the step may be retried.
+- The work is inside of the step: a replay skips it, so it must not run other steps.
+- The work runs in its owner's task and is cancelled with it. Only a step's function is protected
+  from cancellation when a sibling suspends.
 """
 
 from __future__ import annotations
@@ -21,24 +20,24 @@ from kassette_io.typed import TypedValue
 
 
 class Recorded(NamedTuple):
-    """The result of a step that the journal has."""
+    """A step that is already in the journal, with its ``result``."""
 
     result: Any
 
 
 class _Step(Protocol):
-    """What an attempt needs of the session that it belongs to."""
+    """The part of a session that an attempt uses."""
 
     async def succeed(self, value: Any) -> Any:
-        """Record ``value`` and return what the journal holds."""
+        """Record ``value`` and return it as decoded from the journal."""
         ...
 
     async def fail(self, error: BaseException) -> None:
-        """Take note that the step has no result."""
+        """Record that the step has no result."""
         ...
 
     def let_go(self, error: BaseException) -> None:
-        """Do as ``fail``, without waiting."""
+        """Fail the step as ``fail`` does, without waiting."""
         ...
 
 
@@ -84,9 +83,10 @@ class Half:
 
 @final
 class Attempt:
-    """A step that has begun and is not on record. Made by ``Context.begin``.
+    """A step that has begun and is not recorded yet; returned by ``Context.begin``.
 
-    Use it as ``async with attempt:`` around the work, and end it with ``succeed``.
+    Use it as ``async with attempt:`` around the work, and end it with ``succeed``. A block that
+    ends without ``succeed`` records nothing.
     """
 
     def __init__(
@@ -103,10 +103,11 @@ class Attempt:
         return f"<Attempt of step {self.step_id!r}, {'ended' if self._settled else 'open'}>"
 
     async def succeed(self, value: Any) -> Any:
-        """Record ``value`` as the step's result, and return it as the journal holds it.
+        """Record ``value`` as the step's result, and return it as decoded from the journal.
 
-        Raises UsageError for an attempt that has ended, ValueRefusedError for what cannot be kept
-        as it is, and StorageError or FencedError if it could not be written. It has failed then.
+        Raise UsageError if the attempt has ended or was not entered, ValueRefusedError for a value
+        that would not come back equal, and StorageError or FencedError if it could not be written.
+        After a ValueRefusedError, StorageError or FencedError the attempt has failed.
         """
         if self._settled:
             raise UsageError(
@@ -115,15 +116,15 @@ class Attempt:
             )
         if self._leave is None:
             raise UsageError(
-                f"the attempt of step {self.step_id!r} has not been entered; do the work, and end "
-                "it, inside of `async with`",
+                f"the attempt of step {self.step_id!r} has not been entered; do the work and call "
+                "succeed() inside of `async with attempt:`",
                 run_id=self.run_id,
             )
         self._settled = True
         return await self._step.succeed(value)
 
     async def fail(self, error: BaseException | None = None) -> None:
-        """End the step without a result; it may be tried again. Does nothing after its end."""
+        """End the step without a result, so that it may be retried. Do nothing after its end."""
         if self._settled:
             return
         self._settled = True
@@ -133,14 +134,14 @@ class Attempt:
             await self._step.fail(error or _Unfinished())
 
     def drop(self) -> None:
-        """Let go of a step that nobody works on, and warn of it."""
+        """Abandon a step whose attempt was never entered, and warn about it."""
         if self._settled:
             return
         self._settled = True
         self._step.let_go(_Unfinished())
         warnings.warn(
-            f"the attempt of step {self.step_id!r} was begun and forgotten; use `async with` "
-            "around the work",
+            f"the attempt of step {self.step_id!r} was begun but never entered; use "
+            "`async with attempt:` around the work",
             ResourceWarning,
             source=self,
             stacklevel=2,
@@ -149,7 +150,9 @@ class Attempt:
     async def __aenter__(self) -> Self:
         if self._settled or self._leave is not None:
             raise UsageError(
-                f"the attempt of step {self.step_id!r} was entered before", run_id=self.run_id
+                f"the attempt of step {self.step_id!r} has already been entered; begin the step "
+                "again",
+                run_id=self.run_id,
             )
         self._leave = self._enter()
         return self
@@ -169,8 +172,8 @@ class Attempt:
 
 
 class _Unfinished(Exception):
-    """The block of an attempt was left without a result."""
+    """The block of an attempt ended without a result."""
 
 
 Begin = Callable[..., Awaitable[Recorded | Attempt]]
-"""Begins a step of one name."""
+"""A function that begins the step of a given name."""

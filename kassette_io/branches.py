@@ -1,11 +1,12 @@
-"""One parallel block: runs its branches and collects what each of them ends with.
+"""One parallel block: runs its branches and collects their results and errors.
 
 Rules:
-- A failed or suspended branch does not cancel its siblings, whose work may be paid for (D7).
-- The error of the first failed branch, in the order of the keys, is raised, with the others noted
-  on it. What took the session away goes first, then a mistake in using the run: that one goes
-  before a suspension, too, because it would stay hidden until somebody has answered.
-- A branch that ends with a cancellation although nobody cancelled the block has failed.
+- A failed or suspended branch does not cancel its siblings, whose work may have cost money.
+- The error of the first failed branch, in the order of the keys, is raised, with the others as
+  notes. An error that made the session unusable comes first, then a mistake in using the run, which
+  also takes precedence over a suspension, because otherwise it would stay hidden until an answer
+  arrives.
+- A branch that ends with a cancellation although the block was not cancelled has failed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from kassette_io.settling import cut_short, is_mistake, without_suspension
 
 @final
 class Block:
-    """What the branches of one parallel block of ``run`` have returned and raised, by key."""
+    """The results and errors of the branches of one parallel block of ``run``, by key."""
 
     __slots__ = ("errors", "results", "run", "suspended")
 
@@ -33,12 +34,12 @@ class Block:
         self.suspended: set[str] = set()
 
     async def perform(self, key: str, branch: Callable[[], Awaitable[Any]]) -> None:
-        """Run the branch ``key``; raises only what is no end of its own making."""
+        """Run the branch ``key``; raise only what is not its own outcome (a cancellation)."""
         try:
             running = branch()
             if not inspect.isawaitable(running):
                 raise UsageError(
-                    f"branch {key!r} returned {brief(running)} and no awaitable; declare it with "
+                    f"branch {key!r} returned {brief(running)}, not an awaitable; declare it with "
                     "`async def`",
                     run_id=self.run.run_id,
                 )
@@ -58,18 +59,18 @@ class Block:
         return True
 
     def note_missing(self, keys: tuple[str, ...]) -> None:
-        """Take note of the branches of a block that has ended which have just disappeared."""
+        """Record as failed the branches that ended with neither a result nor an error."""
         for key in keys:
             if not (key in self.results or key in self.errors or key in self.suspended):
                 self.errors[key] = cut_short(f"branch {key!r}")
 
     @property
     def has_mistake(self) -> bool:
-        """Whether a branch has used the run in a way that the rules do not allow."""
+        """Whether a branch has made a mistake in using the run."""
         return any(is_mistake(error, self.run.run_id) for error in self.errors.values())
 
     def failure(self, keys: tuple[str, ...]) -> Exception | None:
-        """Return the error to raise for the block, the others noted on it; None if none failed."""
+        """Return the error to raise for the block, the others as notes; None if none failed."""
         failed = [key for key in keys if key in self.errors]
         if not failed:
             return None
@@ -80,7 +81,7 @@ class Block:
         return self.errors[first]
 
     def forget(self) -> None:
-        """Let go of the errors, whose tracebacks lead back here: nothing is left in a cycle."""
+        """Drop the errors, whose tracebacks refer back to this object, to break the cycle."""
         self.results, self.errors = {}, {}
 
 
@@ -88,7 +89,7 @@ def check_branches(branches: object) -> None:
     """Raise UsageError unless ``branches`` maps keys to functions."""
     if not isinstance(branches, Mapping):
         raise UsageError(
-            f"parallel was given {brief(branches)}; pass a dict of branch keys and async functions"
+            f"parallel got {brief(branches)}; pass a dict of branch keys and async functions"
         )
     for key, fn in cast("Mapping[object, object]", branches).items():
         if callable(fn):
@@ -96,10 +97,10 @@ def check_branches(branches: object) -> None:
         if inspect.iscoroutine(fn):
             fn.close()
             raise UsageError(
-                f"branch {brief(key)} was given a coroutine; pass the function, which is called "
-                "with a context of its own"
+                f"branch {brief(key)} is a coroutine; pass the async function, which is called "
+                "with the branch's own context"
             )
-        raise UsageError(f"branch {brief(key)} was given {brief(fn)}, which is not a function")
+        raise UsageError(f"branch {brief(key)} is {brief(fn)}, which is not a function")
 
 
 def _first(failed: list[str], errors: Mapping[str, Exception], run: Run) -> str:

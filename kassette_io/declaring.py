@@ -1,4 +1,4 @@
-"""Which functions can be a workflow's, and what it is called; looked at when one is declared."""
+"""Checks a workflow's function when it is declared, and finds its name."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from kassette import UsageError
 
 
 def check_function(fn: object) -> None:
-    """Refuse what could only fail at its first start, for good.
+    """Raise UsageError for a function that could only fail, permanently, at its first start.
 
-    A sync function passes only where it says that it returns an awaitable, or does not say anything
-    (a lambda, or a wrapper of something that does). Raises UsageError.
+    A sync function is accepted only if its annotation is an awaitable, or if it has none (a lambda,
+    or a wrapper of a function with one).
     """
     name = getattr(fn, "__qualname__", None) or repr(fn)
     if isinstance(fn, type) or not callable(fn):
-        raise UsageError(f"a workflow is made from an async function, not from {name}")
+        raise UsageError(f"a workflow needs an async function, not {name}")
     called = _called(fn)
     if inspect.isasyncgenfunction(called):
         raise UsageError(
             f"{name} is an async generator; a workflow is an async function that returns its "
-            "result. It can hand out partial results while a step runs"
+            "result. To pass on partial results, use ctx.stream or do it inside of a step"
         )
     if not inspect.iscoroutinefunction(called) and not _may_return_awaitable(called):
         raise UsageError(f"{name} is not an async function; declare it with `async def`")
     parameters = list(inspect.signature(fn).parameters.values())
     if parameters and parameters[0].name in ("self", "cls"):
         raise UsageError(
-            f"{name} is a method that nobody gives its {parameters[0].name!r}; make the workflow "
-            "of a bound method: workflow(instance.method, storage=…)"
+            f"{name} is an unbound method, so it would get no {parameters[0].name!r}; pass a "
+            "bound method: workflow(instance.method, storage=…)"
         )
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     takes_input = sum(each.kind in positional for each in parameters) > 1
@@ -39,7 +39,7 @@ def check_function(fn: object) -> None:
         inspect.signature(fn).bind(*(None,) * (1 + takes_input))
     except TypeError as error:
         raise UsageError(
-            f"{name} cannot be called with a context{' and an input' * takes_input} alone: {error}"
+            f"{name} cannot be called with only a context{' and an input' * takes_input}: {error}"
         ) from error
 
 

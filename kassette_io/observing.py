@@ -1,13 +1,13 @@
-"""Who looks on: what an observer is told of a session, moment by moment; it decides nothing.
+"""Observers: callbacks for what happens in a session; they cannot influence it.
 
 Rules:
-- Without an observer a moment costs one look at None.
-- An observer is told after the fact: of a step once its entry is durable, of a suspension once the
-  waits are. What it is told of the journal is therefore true whenever it asks.
-- What an observer raises goes no further. It is logged, and that observer is not told of such a
-  moment again in that session: one that is broken would fill the log.
-- Observers are called in the task that does the work, and are not awaited: they are quick, and hand
-  on what takes time.
+- Without an observer a callback costs one comparison with None.
+- An observer is called after the fact: for a step when its entry is durable, for a suspension when
+  the waits are. So the journal always confirms what it was told.
+- An exception from an observer is logged and not raised. That callback is not called again in that
+  session, because a broken one would fill the log.
+- Observers are called in the task that does the work and are not awaited: they must be quick, and
+  hand slow work to somebody else.
 """
 
 from __future__ import annotations
@@ -29,28 +29,29 @@ from kassette.brief import brief
 
 
 class SessionInfo(NamedTuple):
-    """Which session something happened in; ``session`` is its number."""
+    """The session in which something happened: the run's id, and the session's number from 1."""
 
     run_id: str
     session: int
 
 
 class Observer:
-    """Is told what happens in sessions. Override what you want to hear of; the rest does nothing.
+    """Callbacks for what happens in sessions. Override those you need; the others do nothing.
 
-    Pass it to a workflow, or to ``start``, ``resume`` and ``fork``. One observer may serve any
-    number of runs at once. "Writing an integration" in the docs says when each
-    moment is.
+    Pass an observer to a workflow, or to ``start``, ``resume`` and ``fork``. One observer may serve
+    any number of concurrent runs. The methods are called synchronously in the task that does the
+    work, so they must not block. What they raise is logged and changes nothing. "Writing an
+    integration" in the documentation says when each is called.
     """
 
     def opened(self, session: SessionInfo) -> None:
-        """Hear that a session is open: its ``start`` is in the journal."""
+        """Handle an opened session: its ``start`` entry is in the journal."""
 
     def refused(self, run_id: str, error: BaseException) -> None:
-        """Hear that a session could not be opened, and why."""
+        """Handle a session that could not be opened because of ``error``."""
 
     def step_started(self, session: SessionInfo, step_id: str) -> None:
-        """Hear that a step's function is about to be called."""
+        """Handle a step whose function is about to be called."""
 
     def attempt_failed(
         self,
@@ -60,16 +61,16 @@ class Observer:
         error: Exception,
         delay: float | None,
     ) -> None:
-        """Hear that an attempt failed; the next is in ``delay`` seconds, None if there is none.
+        """Handle a failed attempt; the next is in ``delay`` seconds, or None if there is none.
 
-        Attempts are counted from 1. Only steps with a ``Retry`` have more than the step itself.
+        ``attempt`` counts from 1. Only a step with a ``Retry`` has more than one attempt.
         """
 
     def step_succeeded(self, session: SessionInfo, entry: StepEntry) -> None:
-        """Hear that a step's result is in the journal."""
+        """Handle a step whose result has been written to the journal."""
 
     def step_failed(self, session: SessionInfo, step_id: str, error: BaseException) -> None:
-        """Hear that a step has ended without a result: by its error, or by a cancellation."""
+        """Handle a step that ended without a result: by its error, or by a cancellation."""
 
     def diverged(self, session: SessionInfo, step_id: str, passed_over: Sequence[str]) -> None:
         """Hear that workflow and journal part at a step: something was renamed, removed or moved.
@@ -79,29 +80,29 @@ class Observer:
         """
 
     def step_replayed(self, session: SessionInfo, entry: StepEntry) -> None:
-        """Hear that a step was answered from the journal."""
+        """Handle a step whose result was replayed from the journal."""
 
     def waiting(self, session: SessionInfo, event_name: str) -> None:
-        """Hear that an event was asked for that has not come."""
+        """Handle a wait for an event that has not arrived."""
 
     def event_delivered(self, session: SessionInfo, entry: ResumeEntry) -> None:
-        """Hear that an event was asked for, and had come."""
+        """Handle a wait for an event that has arrived."""
 
     def suspended(self, session: SessionInfo, waits: Sequence[SuspendEntry]) -> None:
-        """Hear that the session is over as the run waits; ``waits`` are what it has written."""
+        """Handle a session that ended because the run waits; ``waits`` are the entries written."""
 
     def closed(
         self, session: SessionInfo, end: Entry | None, lost_to: BaseException | None
     ) -> None:
-        """Hear that the session is over.
+        """Handle the end of a session.
 
-        ``end`` is the entry that ended the run, None if the run goes on in a later session.
-        ``lost_to`` is what took the session away (a fence, a failed disk), if anything did.
+        ``end`` is the entry that ended the run, None if the run continues in a later session.
+        ``lost_to`` is the error that made the session unusable (a fence, a failed disk), or None.
         """
 
 
 def checked(observers: object) -> tuple[Observer, ...]:
-    """Return what was passed as ``observers``. Raises UsageError unless they are some."""
+    """Return ``observers`` as a tuple. Raise UsageError unless all of them are Observers."""
     if observers == ():
         return ()
     shown = brief(observers)
@@ -110,25 +111,25 @@ def checked(observers: object) -> tuple[Observer, ...]:
         if all(isinstance(each, Observer) for each in found):
             return cast("tuple[Observer, ...]", tuple(found))
     raise UsageError(
-        f"observers is a list of Observers, not {shown}; derive yours from kassette_io.Observer"
+        f"observers must be a list of Observers, not {shown}; subclass kassette_io.Observer"
     )
 
 
 def tell_refused(observers: Sequence[Observer], run_id: str, error: BaseException) -> None:
-    """Tell that a session of a run could not be opened."""
+    """Call ``refused`` of every observer."""
     for observer in observers:
         _call(observer, "refused", run_id, run_id, error)
 
 
 def _call(observer: Observer, moment: str, run_id: str, *said: object) -> bool:
-    """Tell of a moment; return whether the observer has raised, which is logged."""
+    """Call one method of an observer; log what it raises, and return whether it raised."""
     try:
         getattr(observer, moment)(*said)
     except (Exception, SuspendError):
         from logging import getLogger
 
         getLogger("kassette").exception(
-            "%s of %r raised in run %r; the run goes on without telling it of that again",
+            "%s of %r raised in run %r; it is not called again in this session",
             moment,
             observer,
             run_id,
@@ -139,7 +140,7 @@ def _call(observer: Observer, moment: str, run_id: str, *said: object) -> bool:
 
 @final
 class Watch:
-    """Tells the observers of one session, and keeps what they raise from everybody else."""
+    """Calls the observers of one session, and contains what they raise."""
 
     __slots__ = ("_broken", "_end", "_machine", "_observers", "_waits", "session")
 
@@ -152,7 +153,7 @@ class Watch:
         self.session = SessionInfo(machine.run_id, machine.session)
 
     def tell(self, moment: str, *said: object) -> None:
-        """Tell every observer of ``moment`` in this session, unless it has raised at such a one."""
+        """Call the method ``moment`` of every observer whose method has not raised before."""
         for observer in self._observers:
             known = (id(observer), moment)
             if known not in self._broken and _call(
@@ -161,7 +162,7 @@ class Watch:
                 self._broken.add(known)
 
     def appended(self, entry: Entry) -> None:
-        """Take note of an entry that is durable; tell of it if it is a step's."""
+        """Record an entry that is durable; notify the observers if it is a step's."""
         if isinstance(entry, StepEntry):
             self.tell("step_succeeded", entry)
         elif isinstance(entry, SuspendEntry):
@@ -170,7 +171,7 @@ class Watch:
             self._end = entry
 
     def released(self) -> None:
-        """Tell how the session has ended."""
+        """Notify the observers of how the session ended."""
         machine = self._machine
         if machine.state is State.SUSPENDED:
             self.tell("suspended", tuple(self._waits))

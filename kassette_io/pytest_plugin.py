@@ -1,4 +1,4 @@
-"""The pytest plugin: tests that replay a journal file; imported by pytest, so it imports nothing.
+"""The pytest plugin for replaying journal files; imported by pytest, so it imports nothing itself.
 
     @pytest.mark.kassette("journals/run-1.jsonl")
     async def test_answer(kassette_journal):
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from kassette_io.testing import JournalReplay
 
 _HELP = (
-    "what to do about steps that the journal of a test does not hold: none, they fail the test; "
-    "once, they run where there is no journal file, which is then written; new, they run, and the "
-    "file is written with them; all, every step runs, and the file is written anew"
+    "what to do with steps that are not in a test's journal: none, fail the test; once, run them "
+    "and write the file if there is no file; new, run them and add them to the file; all, run "
+    "every step and rewrite the file"
 )
 
 
@@ -36,20 +36,20 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         "kassette(path, *, lines=None): the journal file that the fixture kassette_journal "
-        "replays, relative to the file of the test; with lines, the first lines of it",
+        "replays, relative to the test's file; with lines, only its first lines",
     )
 
 
 @pytest.fixture
 def kassette_journal(request: pytest.FixtureRequest) -> JournalReplay:
-    """Give the journal that the test's marker ``kassette`` names, to replay workflows from."""
+    """Return the journal named by the test's marker ``kassette``, to replay workflows from."""
     from kassette_io.testing import JournalReplay
 
     marker = request.node.get_closest_marker("kassette")
     if marker is None or len(marker.args) != 1 or not marker.kwargs.keys() <= {"lines"}:
         pytest.fail(
-            "kassette_journal needs to know its journal: "
-            '@pytest.mark.kassette("journals/run-1.jsonl"), or with lines=8 the first lines of it',
+            "kassette_journal needs the marker that names its journal: "
+            '@pytest.mark.kassette("journals/run-1.jsonl"); lines=8 limits it to the first 8 lines',
             pytrace=False,
         )
     return JournalReplay(

@@ -1,4 +1,4 @@
-"""What came of a workflow: made for ``match``; no behaviour."""
+"""The results of ``Workflow.start`` and ``resume``, for ``match``; no behaviour."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ T_co = TypeVar("T_co", covariant=True)
 
 @final
 class Success(Immutable, Generic[T_co]):
-    """The workflow returned ``result``; the run is complete."""
+    """The workflow returned ``result``; the run is complete.
+
+    ``run_status`` reads the same from a journal as ``Completed``.
+    """
 
     status: ClassVar[str] = "success"
 
@@ -21,7 +24,12 @@ class Success(Immutable, Generic[T_co]):
 
 @final
 class Failed(Immutable):
-    """The workflow raised ``error``, which is in the journal; the run is over."""
+    """The workflow raised ``error``; its type, message and traceback are in the journal.
+
+    The run has ended: ``start`` with its id raises TerminalRunError; fork it to retry from a step.
+    This is the result of a call in this process; ``FailedRun`` is what ``run_status`` reads from
+    the journal of such a run.
+    """
 
     status: ClassVar[str] = "failed"
 
@@ -31,7 +39,11 @@ class Failed(Immutable):
 
 @final
 class Suspended(Immutable):
-    """The workflow waits for ``event``; the next call is ``resume(run_id, event, value)``."""
+    """The workflow waits for ``event``; no process is needed until it arrives.
+
+    Deliver it with ``resume(run_id, event, value)``. This is the result of a call in this process;
+    ``SuspendedRun`` is what ``run_status`` reads from the journal of such a run.
+    """
 
     status: ClassVar[str] = "suspended"
 

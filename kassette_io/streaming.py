@@ -1,15 +1,15 @@
-"""A step whose result comes item by item: handed on as it comes, recorded whole or not at all.
+"""A step whose result arrives item by item: passed on at once, recorded completely or not at all.
 
 Rules:
-- Every item is what the journal will hold of it, live as on replay, and the consumer's own: what it
-  does to one changes nothing that is recorded.
-- What the consumer has not taken when it leaves the block in peace is read and recorded as well:
-  the source has been asked for all of it. Left by an exception or a cancellation, nothing is.
-- A stream that broke off has no whole, even if the consumer has dealt with that: its source failed,
-  an item could not be kept, or a timeout struck inside of the block. That is raised when the block
-  is left.
-- A stream is closed when its block is left, however that happens.
-- What is held in memory is bounded by the items as they are written.
+- The consumer gets each item as decoded from its journaled form, live and on replay, and owns it:
+  changing an item does not change what is recorded.
+- If the block ends normally before the consumer has read everything, the remaining items are read
+  and recorded too. If it ends with an exception or a cancellation, nothing is recorded.
+- An incomplete stream is never recorded, even if the consumer handled the error: its source failed,
+  an item was refused, or a timeout expired inside of the block. The error is raised when the block
+  ends.
+- A stream is closed when its block ends, however that happens.
+- Memory is bounded by the encoded size of the items.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from kassette_io.attempts import Attempt, Begin, Recorded
 from kassette_io.typed import TypedValue, typed_value
 
 MAX_BYTES: Final = 16 << 20
-"""Bytes of items that a stream holds unless it is told otherwise."""
+"""The default limit of a stream's items, in bytes of JSON."""
 
 
 class Form(NamedTuple):
-    """What is recorded of a stream's items, and what becomes of that on replay."""
+    """How a stream's items are recorded, and turned into items again on replay."""
 
     fold: Callable[[list[Any]], Any] | None
     unfold: Callable[[Any], Iterable[Any]] | None
@@ -43,20 +43,24 @@ class Form(NamedTuple):
 
 @final
 class Stream:
-    """The items of a step, live or recorded. Made by ``Context.stream``; use ``async with``."""
+    """The items of a step, live or recorded; returned by ``Context.stream``.
+
+    Use it with ``async with``, and iterate inside the block. ``result`` is what was recorded; it is
+    available after the block, and during it on replay.
+    """
 
     def __init__(
         self, begin: Begin, name: str, source: Callable[[], Any], form: Form, run_id: str
     ) -> None:
         if (form.fold is None) != (form.unfold is None):
             raise UsageError(
-                f"stream {name!r} needs both fold and unfold, or neither: what is recorded by the "
-                "one is made items again by the other",
+                f"stream {name!r} needs both fold and unfold, or neither: unfold turns the value "
+                "that fold records into items again",
                 run_id=run_id,
             )
         if form.fold is None and form.result_type is not None:
             raise UsageError(
-                f"stream {name!r} has a result_type and no fold; declare its items by item_type",
+                f"stream {name!r} has a result_type but no fold; declare its items with item_type",
                 run_id=run_id,
             )
         self._begin = begin
@@ -97,7 +101,7 @@ class Stream:
         return self
 
     async def __anext__(self) -> Any:
-        """Return the next item as the journal will hold it, or holds it."""
+        """Return the next item, as decoded from its journaled form."""
         if self._items is None:
             for recorded in self._recorded:
                 return recorded
@@ -111,8 +115,8 @@ class Stream:
             raise
         except BaseException:
             self._broken = UsageError(
-                f"stream {self._name!r} was cut off inside of its block, which went on; put a "
-                "timeout around the whole block",
+                f"stream {self._name!r} was interrupted inside of its block, which then continued; "
+                "put the timeout around the whole block",
                 run_id=self._run_id,
             )
             raise
@@ -167,8 +171,8 @@ class Stream:
             return recorded, list(self._form.unfold(recorded))
         if not isinstance(recorded, list):
             raise ValueRefusedError(
-                f"step {self._name!r} was recorded as {brief(recorded)}, which is no list of "
-                "items; a stream that folds its items unfolds them again",
+                f"step {self._name!r} was recorded as {brief(recorded)}, which is not a list of "
+                "items; if it was recorded with fold, pass unfold as well",
                 run_id=self._run_id,
             )
         written = [encode_value(each) for each in cast("list[object]", recorded)]
@@ -191,8 +195,8 @@ class Stream:
             opened = await self._closing.enter_async_context(opened)
         if not hasattr(opened, "__aiter__"):
             raise UsageError(
-                f"the source of stream {self._name!r} gave {brief(opened)}, which is no async "
-                "iterable; pass an async generator function, or one that opens a stream",
+                f"the source of stream {self._name!r} returned {brief(opened)}, which is not an "
+                "async iterable; pass an async generator function, or one that opens a stream",
                 run_id=self._run_id,
             )
         items: AsyncIterator[Any] = aiter(opened)

@@ -1,37 +1,35 @@
-"""Values of declared types: what the journal holds of them, and how they come back.
+"""Values of declared types: how they are journaled, and how they are decoded again.
 
-The rule (D3): what a step gives is rebuilt from what the journal holds, live and replayed. So a
-value is written only if what will be rebuilt is the value that was given (D3.1).
+The rule: a step returns what is decoded from the journal, live and on replay. So a value is written
+only if decoding it returns an equal value.
 
-What is decided from the declared type: whether it is JSON's own, the structure, which part is
-judged by what, and how a recorded value is read. What is decided from the value: the variant of a
-union, which fields of a provider's answer were received, and whether all of it comes back. Nothing
-else: the journal holds no class names, so a type can be moved and renamed, and a journal runs no
-code.
+The declared type decides whether it is JSON's own, the structure, how each part is checked, and how
+a recorded value is decoded. The value decides the variant of a union, which fields of a provider's
+answer were received, and whether all of it comes back. Nothing else counts: the journal holds no
+class names, so a type can be moved and renamed, and reading a journal runs no code.
 
 Where to look:
-- ``annotations``  what a function's annotation says (D3.6)
-- ``type_forms``   the forms that declared types come in
-- ``json_types``   types that are JSON: checked, never converted, no pydantic (D3.1b, D3.2)
-- ``shapes``, ``containers``  the structure of the others, unions among them
-- ``compiling``    which of them a declared type is made of
-- ``models``       pydantic's part; ``numbers``, ints that stand for floats there
-- ``answers``      the models that SDKs build (D3.3)
-- ``sameness``     whether what was rebuilt is what was given (D3.1)
-- ``given``        JSON in the place of a typed value, new and delivered again (D3.1, D3.5)
+- ``annotations``  resolves a function's annotations
+- ``type_forms``   the forms of declared types
+- ``json_types``   types that are JSON: checked, never converted, without pydantic
+- ``shapes``, ``containers``  the structure of other types, including unions
+- ``compiling``    builds these from a declared type
+- ``models``       pydantic's part; ``numbers``, ints in the place of floats there
+- ``answers``      the models that SDKs build
+- ``sameness``     whether the decoded value is the same as the original
+- ``given``        JSON in the place of a typed value, new or delivered again
 
-A value is written as its type says, read back from these bytes, and compared. If that fails, once
-more with models written field by field. If that fails and the value is JSON, it is taken for the
-journal's form of the type, as a webhook's body is, and read; what that gives is written as above,
-and has to be the JSON that was given (``given``). Or it is refused, before anything is written.
+A value is encoded as its type declares, decoded from these bytes, and compared. If that fails, the
+same is tried with models encoded field by field. If that fails too and the value is JSON, it is
+treated as the journal's form of the type, like a webhook's body, and decoded; the result is encoded
+as above and must be the same JSON (``given``). Otherwise it is refused, before anything is written.
 
-What it costs: of a type that is JSON's own, a look at each part that the type names, and nothing
-for ``Any``. Of any other type, one writing, one reading and one comparison in Python for each new
-value; the value that was read is the one that the step gives, so it is not read twice. On replay,
-one reading.
+The cost: for a type that is JSON's own, one check of each declared part, and nothing for ``Any``.
+For any other type, one encoding, one decoding and one comparison in Python per new value; the step
+returns the decoded value, so it is not decoded twice. On replay, one decoding.
 
-A recorded value that no longer fits is an error of the deploy and not of the workflow: it goes to
-the caller, and the run stays open (D3.4).
+A recorded value that no longer fits is an error of the deployment and not of the workflow: it is
+raised to the caller, and the run stays open.
 """
 
 from __future__ import annotations
@@ -62,19 +60,20 @@ T = TypeVar("T")
 
 
 class ValueCodec(Protocol[T]):
-    """A way of one's own to keep values: for ``result_type``, ``events`` and ``Annotated``.
+    """A custom encoding of values, for ``result_type``, ``events`` and ``Annotated``.
 
-    ``to_json`` gives JSON for a value, ``from_json`` the value again: of the same type, equal to it
-    if it has an equality, and written as the same JSON. What else counts as content is the codec's
-    to say. Whatever they raise becomes a ValueRefusedError with its cause.
+    ``to_json`` returns JSON for a value, and ``from_json`` the value again: of the same type, equal
+    to the original if its class defines equality, and encoded as the same JSON. The codec decides
+    what else has to be preserved. Whatever the methods raise becomes a ValueRefusedError with that
+    error as its cause.
     """
 
     def to_json(self, value: T, /) -> Any:
-        """Return what the journal shall hold of ``value``: JSON."""
+        """Return the JSON to journal for ``value``."""
         ...
 
     def from_json(self, plain: Any, /) -> T:
-        """Return the value that ``plain``, as it was journaled, stands for."""
+        """Return the value for the journaled JSON ``plain``."""
         ...
 
 
@@ -87,7 +86,7 @@ class Kept(NamedTuple):
 
 @final
 class TypedValue:
-    """One declared type. Made by ``typed_value`` and ``annotated_value``."""
+    """One declared type, returned by ``typed_value`` and ``annotated_value``."""
 
     def __init__(self, declared: Any, check: Check | None) -> None:
         self._declared = declared
@@ -98,10 +97,10 @@ class TypedValue:
             self._shape = shape_of(declared)
 
     def keep(self, value: Any, what: str) -> Kept | None:
-        """Return how ``value`` is kept; None if it is JSON of a type that is, to be kept as it is.
+        """Return how to journal ``value``; None if its type is JSON, to journal it unchanged.
 
-        Raises ValueRefusedError, naming ``what`` and the path, if it is not of the declared type or
-        would not come back as it is.
+        Raise ValueRefusedError, naming ``what`` and the path, if it is not of the declared type or
+        would not come back equal.
         """
         if self._check is None:
             return self._kept(value, what)
@@ -112,19 +111,19 @@ class TypedValue:
         return None
 
     def to_plain(self, value: Any, what: str) -> Any:
-        """Return the JSON that ``value`` is kept as. Raises as ``keep`` does."""
+        """Return the JSON that is journaled for ``value``. Raise what ``keep`` raises."""
         kept = self.keep(value, what)
         return value if kept is None else kept.plain
 
     def rebuild(self, raw: bytes, what: str) -> Any:
-        """Return the value that the journal's text ``raw`` stands for.
+        """Return the value decoded from the journal's text ``raw``.
 
-        Raises ValueRefusedError, naming ``what`` and the path, if it is not of the declared type.
+        Raise ValueRefusedError, naming ``what`` and the path, if it is not of the declared type.
         """
         return self.rebuild_decoded(decode_value(raw), what)
 
     def rebuild_decoded(self, plain: Any, what: str) -> Any:
-        """Do as ``rebuild`` for what the journal's text decodes to."""
+        """Decode as ``rebuild`` does, from JSON that has already been parsed."""
         try:
             if self._check is None:
                 return self._shape.load(plain, _reading())
@@ -133,15 +132,15 @@ class TypedValue:
             found = _found(error)
             raise ValueRefusedError(
                 f"{what} as journaled does not fit its declared type {self.name}: {found}. The run "
-                "stays open. If the type has changed, go back to the one that fits and start it "
-                "again; or rename the step or bump the version"
+                "stays open. If the type has changed, restore the type that fits and start the run "
+                "again; or rename the step, or change the workflow's version"
             ) from _cause(error)
         return plain
 
     def is_same(self, given: Any, recorded: bytes, what: str) -> bool:
-        """Tell whether ``given`` is what the journal's text ``recorded`` stands for (D3.5).
+        """Return whether ``given`` is the same value as the journal's text ``recorded``.
 
-        Raises ValueRefusedError if one of them is not of the declared type.
+        Raise ValueRefusedError if one of them is not of the declared type.
         """
         kept, plain = self.keep(given, what), decode_value(recorded)
         if kept is None:
@@ -156,7 +155,7 @@ class TypedValue:
 
     @property
     def name(self) -> str:
-        """The declared type, as its reader knows it."""
+        """The declared type, as in source code."""
         return (
             type(self._declared).__name__ if is_codec(self._declared) else spelled(self._declared)
         )
@@ -171,11 +170,11 @@ class TypedValue:
                 if not is_json(value):
                     raise
             return self._as_journaled(value, what)
-        except Exception as error:  # of a user's validator or serializer, or a misfit
+        except Exception as error:  # from a user's validator or serializer, or a misfit
             raise self._refusal(error, what) from _cause(error)
 
     def _as_journaled(self, plain: Any, what: str) -> Kept:
-        """Take ``plain`` for the journal's form of the type."""
+        """Decode ``plain`` as the journal's form of the type."""
         from kassette_io._values.given import check_read
 
         kept = self._as_its_type(self._shape.load(plain, _reading(given=True)), what)
@@ -215,9 +214,9 @@ class TypedValue:
 
 
 def typed_value(declared: Any) -> TypedValue | None:
-    """Return the adapter of a type or codec named by the caller; None for any JSON.
+    """Return the adapter for a type or codec passed by the caller; None for any JSON.
 
-    Raises UsageError without pydantic installed, or for a type that cannot be rebuilt from JSON.
+    Raise UsageError if pydantic is needed and missing, or if the type cannot be decoded from JSON.
     """
     try:
         return _typed_value(declared)
@@ -228,16 +227,16 @@ def typed_value(declared: Any) -> TypedValue | None:
         ) from error
     except Exception as error:  # pydantic raises several unrelated classes for a bad type
         raise UsageError(
-            f"{declared!r} cannot be rebuilt from JSON: {error}. Name a type that can, or pass a "
+            f"{declared!r} cannot be rebuilt from JSON: {error}. Use another type, or pass a "
             "codec, an object with to_json and from_json"
         ) from error
 
 
 def annotated_value(function: Callable[..., object], name: str) -> TypedValue | None:
-    """Return the adapter of parameter ``name`` (or ``"return"``) as ``function`` annotates it.
+    """Return the adapter for parameter ``name`` (or ``"return"``) as ``function`` annotates it.
 
-    None where it is any JSON, or where it cannot be resolved or rebuilt: an annotation is written
-    for people and type checkers first, so one that says nothing here is no mistake.
+    Return None for any JSON, and for a type that cannot be resolved or decoded: annotations are for
+    people and type checkers first, so one that is useless here is not an error.
     """
     source, raw = written(function, name)
     if raw is Any:
@@ -259,7 +258,7 @@ _ANNOTATED: WeakKeyDictionary[object, _Adapters] = WeakKeyDictionary()
 
 @functools.lru_cache(maxsize=1024)
 def _of_plain_text(text: str) -> tuple[TypedValue | None] | None:
-    """Remember the adapter of an annotation that is text and names JSON's own types alone."""
+    """Return the cached adapter for a text annotation that names only JSON's own types."""
     plain = plainly(text)
     return None if plain is None else (_typed_value(plain[0]),)
 
@@ -280,9 +279,9 @@ def _typed_value(declared: Any) -> TypedValue | None:
     try:
         if type(declared) is type:
             return _remembered(declared, "")
-        # Unions that differ in their order are equal, and are not the same here.
+        # Unions that differ only in their order are equal, but not the same here.
         return _remembered(declared, repr(declared))
-    except TypeError:  # what cannot be hashed is compiled each time, and reports its own errors
+    except TypeError:  # an unhashable type is compiled each time, and reports its own errors
         return _compiled(declared)
 
 
@@ -296,7 +295,7 @@ def _compiled(declared: Any) -> TypedValue | None:
 
 @functools.lru_cache(maxsize=1024)
 def _remembered(declared: Any, spelling: str) -> TypedValue | None:
-    """Remember a compiled type. Bounded: types may be made while a program runs."""
+    """Return a compiled type from a bounded cache: types may be created while a program runs."""
     return _compiled(declared)
 
 

@@ -1,11 +1,11 @@
-"""How values of declared types are checked, written and rebuilt; ``typed`` is the door.
+"""Checks, encodes and decodes values of declared types; ``typed`` is the entry point.
 
-- ``annotations``, ``type_forms``  what was declared, resolved and taken apart
-- ``compiling``     a declared type becomes what writes and rebuilds its values
-- ``json_types``, ``containers``, ``shapes``, ``models``, ``answers``  the kinds of type there are
-- ``numbers``       ints that stand for floats in models
-- ``sameness``      whether what is rebuilt equals what was given
-- ``given``         whether JSON that was given says what was read of it
+- ``annotations``, ``type_forms``  resolve declared types and take them apart
+- ``compiling``     turns a declared type into a codec for its values
+- ``json_types``, ``containers``, ``shapes``, ``models``, ``answers``  the kinds of types
+- ``numbers``       ints in the place of floats in models
+- ``sameness``      whether a decoded value equals the original
+- ``given``         whether JSON from a caller means what was decoded from it
 
-Nothing here knows a run or a journal. All of it is internal: nothing here is promised to programs.
+Nothing here knows a run or a journal. The package is internal and not a stable API.
 """

@@ -1,13 +1,13 @@
-"""What a function's annotation says, resolved alike however it is written (D3.6).
+"""Resolves a function's annotations, however they are written.
 
 Rules:
-- One annotation is resolved by itself: a name that exists for type checkers alone, on another
-  parameter, costs nothing.
-- Names are looked up in the module of the function that was written, past decorators that set
-  ``__wrapped__``, partials, methods and callable objects. The variables around a nested function
-  are out of reach, so an annotation that needs them cannot be resolved, and is ignored.
-- What a callable returns is what it is awaited to: ``Awaitable[X]``, ``Coroutine[…, X]`` mean X.
-- ``Annotated`` extras are kept; who reads the type decides what they mean.
+- Each annotation is resolved by itself: a name on another parameter that exists only for type
+  checkers does no harm.
+- Names are looked up in the module of the original function, behind decorators that set
+  ``__wrapped__``, partials, methods and callable objects. Local variables around a nested function
+  are not accessible, so an annotation that needs them cannot be resolved, and is ignored.
+- The result type is the awaited one: ``Awaitable[X]`` and ``Coroutine[…, X]`` mean X.
+- ``Annotated`` extras are preserved; the code that uses the type interprets them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PLAIN_NAMES: Final[dict[str, Any]] = {
 
 
 def written(function: Callable[..., object], name: str) -> tuple[Callable[..., object], Any]:
-    """Return the function that was written, and its annotation as it stands there; Any if none."""
+    """Return the original function and its unresolved annotation; Any if there is none."""
     if type(function) is not types.FunctionType:
         function = _function_of(function)
     return function, getattr(function, "__annotations__", {}).get(name, Any)
@@ -45,7 +45,7 @@ def written(function: Callable[..., object], name: str) -> tuple[Callable[..., o
 def annotation(function: Callable[..., object], name: str) -> Any:
     """Return the resolved annotation of parameter ``name`` (or ``"return"``) of ``function``.
 
-    Any where there is none, or where it cannot be resolved.
+    Return Any if there is none, or if it cannot be resolved.
     """
     function, raw = written(function, name)
     if raw is Any:
@@ -57,7 +57,7 @@ def annotation(function: Callable[..., object], name: str) -> Any:
 
 
 def awaited(declared: Any) -> Any:
-    """Return what ``declared`` is awaited to, if it is something to be awaited."""
+    """Return the result type of an awaitable type; any other type unchanged."""
     while _is_awaited(get_origin(declared) or declared):
         arguments = get_args(declared)
         declared = arguments[-1] if arguments else Any
@@ -71,7 +71,7 @@ def _is_awaited(origin: Any) -> bool:
 
 
 def _function_of(given: Callable[..., object]) -> Callable[..., object]:
-    """Return the function that a partial, a method or a callable object ends up with."""
+    """Return the function that a partial, a method or a callable object calls."""
     while True:
         if isinstance(given, functools.partial):
             given = cast("functools.partial[object]", given).func
@@ -81,7 +81,7 @@ def _function_of(given: Callable[..., object]) -> Callable[..., object]:
             return given
         elif isinstance(given, type):
             return _says_nothing
-        elif hasattr(given, "__wrapped__"):  # functools.cache and what is like it
+        elif hasattr(given, "__wrapped__"):  # functools.cache and the like
             given = cast("Any", given).__wrapped__
         else:
             called = getattr(type(given), "__call__", None)  # noqa: B004
@@ -91,14 +91,14 @@ def _function_of(given: Callable[..., object]) -> Callable[..., object]:
 
 
 def _says_nothing() -> Any:
-    """Stand for a callable without annotations."""
+    """Serve as a callable without annotations."""
 
 
 @functools.lru_cache(maxsize=1024)
 def plainly(text: str) -> tuple[Any] | None:
-    """Resolve an annotation that names nothing but JSON's own types, without its function.
+    """Resolve an annotation that names only JSON's own types, without its function.
 
-    Remembered, but not for ever: annotations may be made while a program runs.
+    The cache is bounded, because annotations may be created while a program runs.
     """
     if not _PLAIN_NAMES.keys() >= set(re.findall(r"[^][|, ]+", text)):
         return None

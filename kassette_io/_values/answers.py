@@ -1,16 +1,16 @@
-"""Answers of SDKs: models that their SDK builds from what a provider sends, unchecked (D3.3).
+"""Answers of SDKs: models that an SDK builds, unvalidated, from a provider's response.
 
 Rules:
-- A model that brings its own builder (``builds_itself``: those of openai, anthropic and every SDK
-  made alike) is written as it was received: the fields that were set, under the names that they
-  came with, and what came beside them. It is read by that builder, which validates nothing, as it
-  was made. So values beyond its literals, missing counters and unknown blocks are there again.
-- The class that comes back, of an answer and of its parts, is the one that is declared. It may be
-  given as a subclass, or as another form of the same generic class: an SDK's parser makes
-  ``ParsedChatCompletion[~ResponseFormatT]`` of what it calls ``ParsedChatCompletion[Out]``. What
-  the declared class has no field for is kept beside its fields.
-- What stands for a parameter of a generic answer (the ``Out``) is read as the declared type's own
-  argument says, and is the JSON that it was where the type does not say.
+- A model that has its own builder (``builds_itself``: the models of openai, anthropic and SDKs
+  generated the same way) is written as it was received: the fields that were set, under the names
+  that were sent, and any additional fields. It is decoded by that builder, which validates
+  nothing. So values outside of its literals, missing counters and unknown blocks survive.
+- The decoded class, of an answer and of its parts, is the declared one. The value may be of a
+  subclass, or of another form of the same generic class: an SDK's parser creates
+  ``ParsedChatCompletion[~ResponseFormatT]`` where its type is ``ParsedChatCompletion[Out]``. Data
+  for which the declared class has no field is stored as extra data.
+- The value of a type parameter of a generic answer (the ``Out``) is decoded as the declared type's
+  argument, and is plain JSON if the type has no argument.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from kassette_io._values.shapes import Reading, Shape, Writing, asked
 from kassette_io._values.type_forms import is_dict, is_list, spelled
 
 _REQUEST_ID: Final = "_request_id"
-"""What openai and anthropic hang on an answer: the id of its HTTP request."""
+"""The attribute in which openai and anthropic store the id of the HTTP request."""
 _HUNG_ON: Final = "_beside"
-"""Here stands what else an SDK has hung on an answer: attributes that are no fields."""
+"""The JSON key for other attributes that an SDK has set on an answer and that are not fields."""
 
 
 class Built(Shape):
-    """A model that its SDK builds from what a provider sends, unchecked."""
+    """A model that its SDK builds, unvalidated, from a provider's response."""
 
     special = True
 
@@ -66,12 +66,12 @@ class Built(Shape):
         return _with_arguments(value, plain, reading) if self._has_parameters else value
 
     def complaints(self, plain: Any) -> int:
-        """Count what validation has against ``plain``."""
+        """Count the validation errors of ``plain``."""
         return _complaints(self._adapter, self._known, plain)
 
 
 class BuiltUnion(Shape):
-    """A union that an SDK builds with a rule of its own, as it does for blocks of content."""
+    """A union that an SDK builds by a rule of its own, for example content blocks."""
 
     special = True
 
@@ -96,12 +96,12 @@ class BuiltUnion(Shape):
         return _with_arguments(value, plain, reading) if self._has_parameters else value
 
     def complaints(self, plain: Any) -> int:
-        """Count what validation has against ``plain``."""
+        """Count the validation errors of ``plain``."""
         return _complaints(self._adapter, self._known, plain)
 
 
 def built_by_their_sdk(declared: Any, base: Any, extras: Sequence[Any]) -> Shape | None:
-    """Return the shape of a union of SDK models whose extras say how its SDK tells them apart."""
+    """Return the shape of a union of SDK models whose extras name its discriminator."""
     if not any(hasattr(e, "discriminator") or hasattr(e, "field_name") for e in extras):
         return None
     variants = get_args(base)
@@ -111,7 +111,7 @@ def built_by_their_sdk(declared: Any, base: Any, extras: Sequence[Any]) -> Shape
 
 
 def holds_answers(shape: Shape, seen: frozenset[int] = frozenset()) -> bool:
-    """Tell whether a part of ``shape`` is built by its SDK."""
+    """Return whether a part of ``shape`` is built by its SDK."""
     if isinstance(shape, (Built, BuiltUnion)):
         return True
     seen |= {id(shape)}
@@ -125,7 +125,7 @@ def _names(cls: type[BaseModel]) -> frozenset[str]:
 
 
 def family(cls: Any) -> Any:
-    """Return the generic class that ``cls`` is a form of; ``cls`` itself if it is none."""
+    """Return the generic class that ``cls`` specializes; ``cls`` itself if it is not generic."""
     return cls.__pydantic_generic_metadata__["origin"] or cls
 
 
@@ -136,7 +136,7 @@ def _is_generic(cls: type[BaseModel]) -> bool:
 
 @functools.lru_cache(maxsize=1024)
 def argument(cls: Any, name: str) -> Any | None:
-    """Return the type of a field that stands for a parameter of the class; None for the others."""
+    """Return the type of a field declared as a type parameter of the class; None for others."""
     template = family(cls).model_fields.get(name)
     if template is None or not _names_parameter(template.annotation):
         return None
@@ -148,7 +148,7 @@ def _names_parameter(declared: Any) -> bool:
 
 
 def _with_arguments(value: Any, plain: Any, reading: Reading) -> Any:
-    """Return ``value`` with what stands for a parameter read as the declared type's argument."""
+    """Return ``value`` with its type parameters decoded as the declared type's arguments."""
     if is_list(value) and is_list(plain):
         for place, each in enumerate(value):
             with inside(f"[{place}]"):
@@ -177,7 +177,7 @@ def _with_arguments(value: Any, plain: Any, reading: Reading) -> Any:
 
 
 def received(value: Any, writing: Writing) -> Any:
-    """Return a part of an answer as it was received: what was set, under the names it came with."""
+    """Return a part of an answer as it was received: the fields set, under the names sent."""
     kind = cast("Any", type(value))
     if is_dict(value):
         return {n: _received_inside(f"[{n!r}]", each, writing) for n, each in value.items()}
@@ -195,7 +195,7 @@ def received(value: Any, writing: Writing) -> Any:
 
 
 def _answer(value: Any, writing: Writing) -> dict[str, Any]:
-    """Return a whole answer as it was received, with what its SDK has hung on it."""
+    """Return a whole answer as it was received, with the attributes that its SDK has set."""
     sent: dict[str, Any] = received(value, writing)
     beside = hung_on(value)
     if _REQUEST_ID in beside:
@@ -206,9 +206,9 @@ def _answer(value: Any, writing: Writing) -> dict[str, Any]:
 
 
 def hung_on(value: Any) -> dict[str, Any]:
-    """Return what an SDK has hung on an answer beside its fields, such as ids of the request.
+    """Return the attributes that an SDK has set on an answer, such as the request's id.
 
-    What is not JSON is a means of the SDK, and was not received.
+    Attributes that are not JSON are the SDK's own tools and were not received.
     """
     known = cast("Any", type(value)).model_fields
     return {
@@ -217,7 +217,7 @@ def hung_on(value: Any) -> dict[str, Any]:
 
 
 def sent_parts(value: Any) -> dict[str, tuple[str, Any]]:
-    """Return what an answer received: by the name that it came with, its path and its value."""
+    """Return the fields that an answer received: for each name sent, the path and the value."""
     parts: dict[str, tuple[str, Any]] = {}
     fields: dict[str, Any] = cast("Any", type(value)).model_fields
     for name, field in fields.items():

@@ -1,4 +1,4 @@
-"""From a declared type to its shape: which part is taken apart, and which is left to pydantic."""
+"""Compiles a declared type into its shape: decides what is taken apart, and what pydantic does."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ def _remembered_shape(declared: Any, spelling: str) -> Shape:
 def shape_of(declared: Any) -> Shape:
     """Return the shape of ``declared``.
 
-    Raises ImportError where pydantic is needed and missing, and whatever pydantic raises for a type
-    that it cannot describe.
+    Raise ImportError if pydantic is needed and missing, and whatever pydantic raises for a type
+    that it does not support.
     """
     if is_codec(declared):
         return CodecShape(declared)
-    import_module("pydantic")  # what is missing for one type is missing for all that are not JSON
+    import_module("pydantic")  # every type that is not JSON needs it, whether or not this one does
     try:
         # Unions that differ in their order are equal, and are not the same here.
         return _remembered_shape(declared, repr(declared))
@@ -85,9 +85,9 @@ class _Builder:
         except NotJson:
             pass
         if isinstance(declared, _FUNCTIONS):
-            raise TypeError("a function is no type")
+            raise TypeError("a function is not a type")
         if isinstance(declared, (str, typing.ForwardRef)):
-            raise NameError(f"nobody says what {declared!r} is; name the type itself")
+            raise NameError(f"{declared!r} cannot be resolved; pass the type itself")
         unwrapped = unwrap(declared)
         if unwrapped is not declared:
             return self._alias(declared, unwrapped)
@@ -109,11 +109,11 @@ class _Builder:
         if origin in DICTS:
             return DictShape(arguments[0], self.shape(arguments[1]))
         if origin is cast("Any", abc).Callable:
-            raise TypeError("what can be called cannot be written down")
+            raise TypeError("a callable cannot be journaled")
         if not isinstance(origin, type):
             return _leaf(declared)
         if issubclass(origin, (abc.Iterator, abc.AsyncIterable, abc.Awaitable)):
-            raise TypeError("what can be read only once cannot be read again from a journal")
+            raise TypeError("an iterator can be read only once, so it cannot be journaled")
         return self._class(declared, origin, arguments)
 
     def _alias(self, declared: Any, unwrapped: Any) -> Shape:
@@ -151,7 +151,7 @@ class _Builder:
                 variants.append(self.shape(each))
             except ImportError:
                 raise
-            except Exception as error:  # what cannot be rebuilt is never written: left out
+            except Exception as error:  # a variant that cannot be decoded is never written: skip it
                 refused = error
         if refused is not None and not variants:
             raise refused
@@ -215,7 +215,7 @@ class _Builder:
 
 
 def _offers_dict(declared: Any) -> bool:
-    """Tell whether a TypedDict is among the alternatives of ``declared``."""
+    """Return whether a TypedDict is among the alternatives of ``declared``."""
     unwrapped = unwrap(declared)
     if unwrapped is not declared:
         return _offers_dict(unwrapped)

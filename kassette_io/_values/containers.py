@@ -1,8 +1,8 @@
-"""Shapes of what holds other values: lists, sets, tuples, dicts, TypedDicts, dataclasses.
+"""Shapes of containers: lists, sets, tuples, dicts, TypedDicts, dataclasses.
 
 Rules:
-- A value is of exactly the declared class: a Counter would come back as a plain dict.
-- Whoever finds a misfit in a part names the way there.
+- A value must be of exactly the declared class: a Counter would come back as a plain dict.
+- A misfit in a part names the path to that part.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class SetShape(Shape):
 
 
 class TupleShape(Shape):
-    """A tuple of as many items as there are parts, or of any number of one part."""
+    """A tuple with one item per part, or with any number of items of one type."""
 
     cls = tuple
 
@@ -67,7 +67,7 @@ class TupleShape(Shape):
         if self._any_length:
             return [(each, self.parts[0]) for each in value]
         if len(value) != len(self.parts):
-            raise Misfit(f"has {len(value)} items, and {len(self.parts)} are declared")
+            raise Misfit(f"has {len(value)} items, but {len(self.parts)} are declared")
         return list(zip(value, self.parts, strict=True))
 
     def dump(self, value: Any, writing: Writing) -> Any:
@@ -82,7 +82,7 @@ class TupleShape(Shape):
 
 
 class NamedTupleShape(TupleShape):
-    """A named tuple, written as a list. One that is shorter was written before it had defaults."""
+    """A named tuple, written as a list; a shorter one was written before fields were added."""
 
     def __init__(self, cls: Any) -> None:
         super().__init__((), any_length=False)
@@ -92,7 +92,7 @@ class NamedTupleShape(TupleShape):
         self._make: Callable[[Any], Any] = cls._make
 
     def fill(self, parts: Sequence[Shape]) -> None:
-        """Name the fields, once they are known: a class may contain itself."""
+        """Set the fields after construction: a class may contain itself."""
         self.parts = parts
 
     def load(self, plain: Any, reading: Reading) -> Any:
@@ -126,7 +126,7 @@ class DictShape(Shape):
             bare = dict.fromkeys(value)
             keys = asked(lambda: self._keys.dump_python(bare, mode="json", warnings="error"))
             if len(keys) != len(value):
-                raise Misfit("has keys that JSON would write alike")
+                raise Misfit("has different keys that are equal in JSON")
         return dict(zip(keys, self._items(value, lambda e: self.parts[0].dump(e, writing))))  # noqa: B905
 
     def load(self, plain: Any, reading: Reading) -> Any:
@@ -136,7 +136,7 @@ class DictShape(Shape):
         if self._keys is not None:
             keys = asked(lambda: self._keys.validate_json(rewrite_value(dict.fromkeys(plain))))
             if len(keys) != len(plain):
-                raise Misfit("has keys that stand for one")
+                raise Misfit("has different keys that decode to the same key")
         return dict(zip(keys, self._items(plain, lambda e: self.parts[0].load(e, reading))))  # noqa: B905
 
     def _items(self, value: Mapping[Any, Any], do: Callable[[Any], Any]) -> list[Any]:
@@ -150,7 +150,7 @@ class DictShape(Shape):
 
 
 class TypedDictShape(Shape):
-    """A TypedDict that holds more than JSON."""
+    """A TypedDict with values that are not JSON."""
 
     cls = dict
     special = True
@@ -161,7 +161,7 @@ class TypedDictShape(Shape):
         self._more: Shape | None = None
 
     def fill(self, fields: Mapping[str, Shape], more: Shape | None) -> None:
-        """Name the fields, once they are known: a type may contain itself."""
+        """Set the fields after construction: a type may contain itself."""
         self._fields, self._more = dict(fields), more
         self.parts = [*fields.values(), *([] if more is None else [more])]
 
@@ -183,7 +183,7 @@ class TypedDictShape(Shape):
 
 
 class DataclassShape(Shape):
-    """A dataclass, made by its own ``__init__``; what that does not take is its own affair."""
+    """A dataclass, created by its own ``__init__``, which derives the other fields itself."""
 
     def __init__(self, cls: type) -> None:
         self.cls = cls
@@ -191,7 +191,7 @@ class DataclassShape(Shape):
         self._required: frozenset[str] = frozenset()
 
     def fill(self, fields: Mapping[str, Shape], required: frozenset[str]) -> None:
-        """Name the fields, once they are known: a class may contain itself."""
+        """Set the fields after construction: a class may contain itself."""
         self._fields, self._required = dict(fields), required
         self.parts = list(fields.values())
 

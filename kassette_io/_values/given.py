@@ -1,18 +1,18 @@
-"""JSON that is given in the place of a typed value: a webhook's body, a job's raw input.
+"""JSON that a caller passes instead of a typed value: a webhook's body, a job's raw input.
 
 Rules:
-- It is taken for the journal's own form of its type, so what was read of it has to be written as
-  the same JSON again. Reading may be lax (pydantic takes 20260701 for an instant in 1970); what
-  comes of that is refused, with the path (D3.1).
-- The same are numbers that are equal, ``1`` and ``1.0``, and text that says the same in another
-  spelling: times in ISO 8601 (``Z`` and ``+00:00``, zeros of a fraction), durations in ISO 8601,
-  digits of a Decimal, and what the standard library's and pydantic's own classes read from text as
-  equal (UUIDs, paths, addresses). Text is never a number, a number never text.
-- Fields may be left out, for their defaults. A key that would be dropped is refused, unless the
-  model says ``extra="ignore"``; one of a computed field has to say what is computed.
-- Answers of SDKs are read as their SDK reads them (D3.3).
-- What a default factory makes is new each time. Two inputs that leave such a field out are the same
-  input (D3.5). A factory that is a builtin class makes the same each time, and is a default.
+- It is treated as the journal's own form of its type, so the decoded value must encode to the same
+  JSON. Decoding may be lax (pydantic reads 20260701 as an instant in 1970); such a conversion is
+  refused, with the path.
+- Equal numbers are the same, ``1`` and ``1.0``, and so is the same value in another spelling: times
+  in ISO 8601 (``Z`` and ``+00:00``, zeros of a fraction), durations in ISO 8601, digits of a
+  Decimal, and text that classes of the standard library and pydantic read as equal (UUIDs, paths,
+  addresses). Text is never a number, and a number is never text.
+- Fields may be omitted if they have defaults. A key that would be dropped is refused, unless the
+  model has ``extra="ignore"``; the key of a computed field must have the computed value.
+- Answers of SDKs are decoded as their SDK does.
+- A default factory may return a new value each time, so two inputs that omit such a field are the
+  same input. A factory that is a builtin class always returns the same, and counts as a default.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _FRACTION = re.compile(r"[.,](\d+)")
 
 
 def check_read(given: Any, written: Any, value: Any) -> None:
-    """Check that ``written``, of the ``value`` that was read of ``given``, is the same JSON.
+    """Check that ``written``, encoded from the ``value`` decoded from ``given``, is the same JSON.
 
-    Raises Changed.
+    Raise Changed if it is not.
     """
     if json_equal(given, written) or is_received(cast("Any", type(value))):
         return
@@ -74,7 +74,7 @@ def _check_object(given: dict[Any, Any], written: dict[Any, Any], value: Any) ->
 
 
 def _may_go(key: str, said: Any, value: Any) -> bool:
-    """Tell whether a model wants a key ignored, or computes what it says."""
+    """Return whether a model ignores a key, or computes the value that it has."""
     kind = cast("Any", type(value))
     if key in getattr(kind, "model_computed_fields", ()):
         return json_equal(said, value.model_dump(mode="json", include={key})[key])
@@ -153,10 +153,10 @@ def _base64(text: Any) -> str | None:
 
 
 def _is_spelled(text: str, value: Any) -> bool:
-    """Tell whether ``text`` spells ``value`` in one of its usual ways."""
+    """Return whether ``text`` is one of the usual spellings of ``value``."""
     digits = _FRACTION.search(text)
     if isinstance(value, (date, time, timedelta)) and digits and digits[1][6:].strip("0"):
-        return False  # of a nanosecond
+        return False  # for example a fraction in nanoseconds
     if isinstance(value, timedelta):
         return _ISO_DURATION.match(text) is not None
     if isinstance(value, (date, time)):
@@ -180,9 +180,9 @@ _READERS: Final = (sys.stdlib_module_names | {"pydantic", "pydantic_core"}) - {"
 
 
 def made_alike(given: Any, written: Any, value: Any, recorded: Any) -> Any:
-    """Return ``recorded`` as if the factories had made for it what they made for ``given``.
+    """Return ``recorded`` with the factories' values of ``given`` in the fields that it omits.
 
-    That concerns the fields that ``given`` leaves out. What is different then is another input.
+    If the two still differ, they are different inputs.
     """
     if is_list(given) and is_list(written) and is_list(recorded):
         parts = _members(value, len(written))
@@ -214,7 +214,7 @@ def _made(factory: Any, written: Any, value: Any, recorded: Any) -> Any:
 
 
 class _Field(NamedTuple):
-    """A field of an object: the names that it may have in JSON, and what makes it if left out."""
+    """A field of an object: its possible names in JSON, and its default factory, if any."""
 
     name: str
     names: tuple[str, ...]
@@ -226,7 +226,7 @@ class _Field(NamedTuple):
 
 
 def _fields(value: Any) -> list[_Field] | None:
-    """Return the fields of a model or dataclass; None for what has none."""
+    """Return the fields of a model or dataclass; None for any other object."""
     kind = cast("Any", type(value))
     if hasattr(kind, "__pydantic_validator__"):
         own: Any = getattr(kind, "model_fields", None) or getattr(kind, "__pydantic_fields__", {})

@@ -1,15 +1,15 @@
-"""Declared types that are JSON: checked as JSON has them, never converted, without pydantic.
+"""Declared types that are JSON: checked without pydantic, and never converted.
 
-Rules (D3.1b, D3.2):
-- A value of such a type is journaled as it is and read as it stands; the type only says yes or no.
-  A bool is no int, an int is a float and stays an int, text is no number, a tuple is no list.
-- ``Any``, ``object`` and a type variable are any JSON; ``dict`` and ``list`` hold any JSON.
-- A TypedDict is a dict: keys that it does not declare are refused, and so is a missing one that it
-  requires. ``Iterable``, ``Sequence`` and ``Collection`` are lists: what can be read but once has
-  no second reader.
-- Constraints (``Annotated[int, Field(gt=0)]``) are asked of pydantic, apart from the type. Its
-  answer must be the value.
-- ``NotJson`` says that a type has to be rebuilt, which ``_shapes`` does.
+Rules:
+- A value of such a type is journaled and read unchanged; the type only accepts or rejects it. A
+  bool is not an int, an int counts as a float and stays an int, text is not a number, and a tuple
+  is not a list.
+- ``Any``, ``object`` and a type variable accept any JSON; ``dict`` and ``list`` hold any JSON.
+- A TypedDict is a dict: undeclared keys are refused, and so are missing required ones.
+  ``Iterable``, ``Sequence`` and ``Collection`` mean lists: an iterator can be read only once.
+- pydantic checks constraints (``Annotated[int, Field(gt=0)]``) separately from the type, and must
+  return the value unchanged.
+- ``NotJson`` means that values of a type have to be encoded and decoded, which ``shapes`` does.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from kassette_io._values.type_forms import (
 )
 
 Check = Callable[[Any], None]
-"""Raises Misfit for a value that is not of the type."""
+"""A function that raises Misfit for a value that is not of the type."""
 
 LISTS: Final = frozenset({list, abc.Sequence, abc.MutableSequence, abc.Collection, abc.Iterable})
 DICTS: Final = frozenset({dict, abc.Mapping, abc.MutableMapping})
@@ -56,9 +56,9 @@ _CONVERTING: Final = frozenset(
 
 
 class Misfit(Exception):
-    """A part of a value is not what its declared type says; ``path`` leads there.
+    """A part of a value does not match its declared type; ``path`` names the part.
 
-    ``is_meant`` says that the type is the one that was meant, by the tags that the value bears.
+    ``is_meant`` means that the value's tags say that this variant of a union is the right one.
     """
 
     def __init__(self, why: str, path: str = "", *, is_meant: bool = False) -> None:
@@ -68,7 +68,7 @@ class Misfit(Exception):
         self.is_meant = is_meant
 
     def inside(self, step: str) -> Misfit:
-        """Prepend where the part was found; returns the same error."""
+        """Prepend ``step`` to the path and return the same error."""
         self.path = step + self.path
         return self
 
@@ -77,11 +77,11 @@ class Misfit(Exception):
 
 
 class Changed(Misfit):
-    """A value is of the type, and would come back as another one."""
+    """A value matches the type, but would not come back equal."""
 
 
 class inside:
-    """Names the part in which a misfit is found."""
+    """Context manager that prepends a step to the path of a misfit."""
 
     def __init__(self, step: str) -> None:
         self._step = step
@@ -95,20 +95,20 @@ class inside:
 
 
 class NotJson(Exception):
-    """The type is not JSON's own."""
+    """The type is not one of JSON's own."""
 
 
 def anything(value: Any) -> None:
-    """Take any value; what JSON cannot hold is found when it is written."""
+    """Accept any value; one that JSON cannot represent is found when it is written."""
 
 
 def json_check(declared: Any) -> Check:
-    """Return what checks values of ``declared``. Raises NotJson for a type to be rebuilt."""
+    """Return the check for values of ``declared``. Raise NotJson for a type that is not JSON."""
     return _Builder().check(declared)
 
 
 class _Builder:
-    """Compiles one declared type; types that contain themselves are met again in ``_begun``."""
+    """Compiles one declared type; ``_begun`` resolves types that contain themselves."""
 
     def __init__(self) -> None:
         self._begun: dict[Any, list[Check]] = {}
@@ -140,7 +140,7 @@ class _Builder:
         raise NotJson
 
     def _key(self, declared: Any) -> Check:
-        """Return the check of keys, which JSON has as text alone."""
+        """Return the check for keys, which are always text in JSON."""
         check, declared = self.check(declared), unwrap(declared)
         if check is anything or check is _text:
             return anything
@@ -188,7 +188,7 @@ class _Builder:
 
 
 def is_json(value: Any) -> bool:
-    """Tell whether ``value`` is made of JSON's own types, and nothing like them."""
+    """Return whether ``value`` consists of exactly JSON's own types, not of subclasses."""
     kind = cast("Any", type(value))
     if is_dict(value):
         return all(type(key) is str and is_json(each) for key, each in value.items())
@@ -202,11 +202,11 @@ def is_json(value: Any) -> bool:
 
 def refuse(value: object, expected: str) -> NoReturn:
     """Raise Misfit for a value of another kind than declared."""
-    raise Misfit(f"is {described(value)}, and {expected} is declared")
+    raise Misfit(f"is {described(value)}, but {expected} is declared")
 
 
 def described(value: object) -> str:
-    """Say what a value is, shortly."""
+    """Describe a value in a few words."""
     kind = type(value)
     if value is None or kind is bool:
         return repr(value)
@@ -301,7 +301,7 @@ def _dict(names: Check, item: Check) -> Check:
 
 
 class Keys:
-    """Which keys a TypedDict has, and which values mark a dict as one of it."""
+    """The keys of a TypedDict, and the values that identify a dict as one of that type."""
 
     def __init__(self, declared: Any, fields: Mapping[str, tuple[Any, bool]], more: bool) -> None:
         self._name = spelled(declared)
@@ -327,7 +327,7 @@ class Keys:
             )
 
     def inside(self, misfit: Misfit, key: str, value: dict[Any, Any]) -> Misfit:
-        """Name the key in which ``misfit`` was found; returns the same error."""
+        """Prepend ``key`` to the misfit's path and return the same error."""
         if self._tags:
             misfit.is_meant = self._marks(value)
         return misfit.inside(f"[{key!r}]")
@@ -366,7 +366,7 @@ def _union(variants: list[Check], declared: Any) -> Check:
 
 
 def nearer(one: Misfit | None, other: Misfit) -> Misfit:
-    """Return the misfit of the variant that was meant: by its tags, or because it got further."""
+    """Return the misfit of the intended variant: by its tags, or by the longer path."""
     if one is None or (other.is_meant and not one.is_meant):
         return other
     if one.is_meant and not other.is_meant:
@@ -375,9 +375,9 @@ def nearer(one: Misfit | None, other: Misfit) -> Misfit:
 
 
 def constraints(said: Sequence[Any]) -> list[list[Any]]:
-    """Return what each of the extras demands of a value; nothing for one that converts.
+    """Return the constraints in each of the extras; an empty list for one that converts.
 
-    A description, an alias or a discriminator demands nothing, and JSON is strict as it is.
+    A description, an alias or a discriminator is not a constraint, and JSON is always strict.
     """
     rules: list[list[Any]] = []
     for each in said:
@@ -390,10 +390,9 @@ def constraints(said: Sequence[Any]) -> list[list[Any]]:
 
 
 def constraint_of(rules: Sequence[Any]) -> Check | None:
-    """Return what asks pydantic for ``rules``, of a value of any type; None if there are none.
+    """Return a check by pydantic of ``rules``, for a value of any type; None without rules.
 
-    The type itself is not pydantic's to judge: it makes iterators of lists, and another dict of a
-    TypedDict.
+    pydantic does not check the type itself: it would turn lists into iterators and copy TypedDicts.
     """
     if not rules:
         return None
@@ -402,15 +401,15 @@ def constraint_of(rules: Sequence[Any]) -> Check | None:
     adapter: Any = TypeAdapter(Annotated[(Any, *rules)])
 
     def check(value: Any) -> None:
-        if value is None:  # of an option; the rules are for what it holds
+        if value is None:  # of an optional; the rules are for the other type
             return
         try:
             if adapter.validate_python(value) == value:
                 return
         except ValidationError as error:
-            raise Misfit(f"does not pass: {error.errors()[0]['msg']}") from error
+            raise Misfit(f"violates a constraint: {error.errors()[0]['msg']}") from error
         except Exception as error:
-            raise Misfit(f"does not pass: {error}") from error
+            raise Misfit(f"violates a constraint: {error}") from error
         raise Misfit("would be changed by its own constraints")
 
     return check

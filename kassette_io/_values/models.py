@@ -1,16 +1,16 @@
-"""What pydantic writes and reads: models, and every other type that is not taken apart.
+"""What pydantic encodes and decodes: models, and every other type that is not taken apart.
 
 Rules:
-- A model is written by pydantic, defaults included, so that a later default changes no recorded
-  run, and read by its validation. Where that does not give the same value and the model has parts
-  for which pydantic is no judge (bytes, models that an SDK builds, TypedDicts), it is written field
-  by field, under the names that validation takes, without the fields that are excluded. What
-  validation then cannot read is read field by field as well, each by its own type; a validator's
-  refusal stands. So is text with half of a surrogate pair, which pydantic does not read.
-- An int in the place of a float or a Decimal, as a default that nobody validates, stays an int
+- pydantic encodes a model, including defaults, so that a later default changes no recorded run, and
+  decodes it by validation. If that does not return the same value and the model has parts that
+  pydantic does not handle faithfully (bytes, models that an SDK builds, TypedDicts), it is encoded
+  field by field, under the names that validation expects, without excluded fields. If validation
+  cannot decode that, it is decoded field by field too, each by its own type, but an error of a
+  validator is final. The same applies to text with a lone surrogate, which pydantic cannot read.
+- An int in the place of a float or a Decimal, such as an unvalidated default, stays an int
   (``numbers``).
-- Models that their SDK builds unchecked are those of ``answers``. google-genai validates its
-  answers, and so does this; they are written as received too (D3.3).
+- Models that their SDK builds unvalidated are in ``answers``. google-genai validates its answers,
+  and so does this module; they are written as received too.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ _REFUSED_BY_A_VALIDATOR: Final = frozenset({"value_error", "assertion_error"})
 
 
 def leaf(declared: Any) -> Shape:
-    """Return the shape of a type that is pydantic's to write and to read.
+    """Return the shape of a type that pydantic encodes and decodes.
 
-    Raises whatever pydantic raises for a type that it cannot describe.
+    Raise whatever pydantic raises for a type that it does not support.
     """
     if isinstance(declared, type) and issubclass(declared, BaseModel):
         return Built(declared) if builds_itself(declared) else Model(declared)
@@ -54,7 +54,7 @@ def leaf(declared: Any) -> Shape:
 
 
 class Leaf(Shape):
-    """A type that is written and read by pydantic as a whole."""
+    """A type that pydantic encodes and decodes as a whole."""
 
     def __init__(self, declared: Any) -> None:
         self._adapter: TypeAdapter[Any] = TypeAdapter(declared)
@@ -64,7 +64,7 @@ class Leaf(Shape):
         self._is_standard = package in sys.stdlib_module_names and package != "builtins"
 
     def dump(self, value: Any, writing: Writing) -> Any:
-        if type(value) is str and self._is_standard:  # pydantic writes text as a path, for one
+        if type(value) is str and self._is_standard:  # pydantic would accept text for a path
             refuse(value, spelled(self.cls))
         return asked(lambda: self._write(value, warnings="error"))
 
@@ -84,14 +84,14 @@ class Leaf(Shape):
     def _validated(self, raw: bytes) -> Any:
         try:
             return self._adapter.validate_json(raw)
-        except Warning:  # an SDK's enum warns of a new member, where warnings are errors
+        except Warning:  # an SDK's enum warns of a new member, and warnings may be errors
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 return self._adapter.validate_json(raw)
 
 
 class Time(Leaf):
-    """An instant or a time of the day, with the standard library's zones."""
+    """A datetime or a time, with the standard library's time zones."""
 
     def load(self, plain: Any, reading: Reading) -> Any:
         value = super().load(plain, reading)
@@ -100,7 +100,7 @@ class Time(Leaf):
 
 
 class Model(Leaf):
-    """A pydantic model of somebody's own."""
+    """An ordinary pydantic model."""
 
     def __init__(self, cls: type[BaseModel]) -> None:
         super().__init__(cls)
@@ -118,7 +118,7 @@ class Model(Leaf):
         for name, field in self.cls.model_fields.items():
             if name not in value.__dict__:
                 raise Misfit(f"has no {name!r}")
-            if field.exclude:  # on purpose, as for a secret; its default may do
+            if field.exclude:  # on purpose, for example a secret; its default may be equal
                 continue
             part = value.__dict__[name]
             with inside(f".{name}"):
@@ -127,7 +127,7 @@ class Model(Leaf):
                 except Misfit:
                     if type(part) is not int or part is not field.default:
                         raise
-                    done[_key(name, field)] = part  # nobody has validated the default
+                    done[_key(name, field)] = part  # the default was not validated
         if self._is_root:
             return done["root"]
         return done | cast("dict[str, Any]", value.__pydantic_extra__ or {})
@@ -135,7 +135,7 @@ class Model(Leaf):
     def _dumped(self, value: Any, writing: Writing) -> Any:
         try:
             return super().dump(value, writing)
-        except Misfit:  # of a type that pydantic does not expect; the comparison judges it
+        except Misfit:  # of a type that pydantic does not expect; the comparison decides
             return asked(lambda: self._write(value, warnings="none"))
 
     def load(self, plain: Any, reading: Reading) -> Any:
@@ -157,7 +157,7 @@ class Model(Leaf):
         raise Misfit(f"is refused: {said(refusal)}") from refusal
 
     def _with_answers(self, value: Any, plain: Any, reading: Reading) -> Any:
-        """Build the answers of SDKs in it as their SDK does, which validation does not."""
+        """Build the SDK answers inside the model as their SDK does; validation does not."""
         for name, shape in self._answers.items():
             if name in value.__dict__:
                 key = _key(name, self.cls.model_fields[name])
@@ -189,12 +189,12 @@ class Model(Leaf):
     def _has_special_parts(self) -> bool:
         try:
             return is_special(self)
-        except Exception:  # a field is of a type that only this model's validation knows
+        except Exception:  # a field has a type that only this model's validation supports
             return False
 
     @property
     def parts(self) -> Sequence[Shape]:  # type: ignore[override]
-        """The types of the fields; found out when they are asked for, as models may be circular."""
+        """Return the shapes of the fields; computed on demand, since models may be recursive."""
         return list(self._fields().values())
 
     def _loaded_fieldwise(self, plain: Any, reading: Reading) -> Any:
@@ -235,5 +235,5 @@ def _key(name: str, field: FieldInfo) -> str:
     if alias is None:
         return name
     if not isinstance(alias, str):
-        raise Misfit("is read from inside of another field", f".{name}")
+        raise Misfit("has a validation alias that is a path into another field", f".{name}")
     return alias

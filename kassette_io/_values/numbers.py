@@ -1,10 +1,10 @@
-"""Whole numbers in models: pydantic writes them as floats, and they stay what they are (D3.1b).
+"""Ints in models: pydantic writes them as floats, but they must come back as ints.
 
 Rules:
-- An int is a float and stays the int that it is, wherever a model holds it: a default, which nobody
-  validates, or assigned. JSON tells ``1`` from ``1.0``, so the journal does.
-- An int that is the default of a Decimal field is written as the number, where a Decimal is text,
-  and is that default again. Another number in its place is read as a Decimal.
+- An int in a float field of a model stays an int, whether it is an unvalidated default or was
+  assigned. JSON distinguishes ``1`` from ``1.0``, and so does the journal.
+- An int that is the default of a Decimal field is written as a number, while a Decimal is text, and
+  is decoded as that default. Any other number in its place is decoded as a Decimal.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from kassette_io._values.type_forms import is_dict, is_list
 
 _ABSENT: Final = object()
 _SETTLED: Final = frozenset({str, float, bool, type(None)})
-"""What is not, and does not hold, an int."""
+"""Types that neither are nor contain an int."""
 
 
 def numbers_written(plain: Any, value: Any, default: Any = _ABSENT) -> Any:
-    """Return ``plain``, what pydantic wrote of ``value``, with its ints as ints."""
+    """Return ``plain``, which pydantic encoded from ``value``, with its ints as ints."""
     if type(value) is int:
         is_float = type(plain) is float and plain == value
         is_default = type(default) is int and value == default and type(plain) is str
@@ -42,7 +42,7 @@ def numbers_written(plain: Any, value: Any, default: Any = _ABSENT) -> Any:
 
 
 def numbers_read(value: Any, plain: Any, default: Any = _ABSENT) -> Any:
-    """Return ``value``, which pydantic read of ``plain``, with its ints as ints."""
+    """Return ``value``, which pydantic decoded from ``plain``, with its ints as ints."""
     if type(plain) is int:
         is_default = type(default) is int and plain == default and isinstance(value, Decimal)
         return plain if (type(value) is float or is_default) and value == plain else value
@@ -93,7 +93,7 @@ def _with_members(value: Any, members: list[Any]) -> Any:
 
 
 def _parts(value: Any, plain: dict[Any, Any]) -> Iterator[tuple[Any, Any, Any, Any]]:
-    """Name what stands side by side: the key in JSON, the part, its name, and its default."""
+    """Yield for each field its key in JSON, its value, its name, and its default."""
     kind = cast("Any", type(value))
     if _is_a(value, dict):
         if len(value) == len(plain):

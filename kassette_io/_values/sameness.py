@@ -1,24 +1,24 @@
-"""Whether a rebuilt value is the value that was given: type by type, field by field (D3.1).
+"""Whether a decoded value is the same as the original: type by type, field by field.
 
-What is compared, and why not ``==`` alone: equality as classes define it forgets on purpose
-(``field(compare=False)``, private attributes, zones), and some of it lies.
+``==`` alone is not enough: the equality of a class may ignore parts on purpose
+(``field(compare=False)``, private attributes, time zones), or be wrong. What is compared:
 
 - Types, everywhere: an int is not the float that equals it, a subclass is not its base.
-- Numbers and text by content: NaN is itself, ``-0.0`` is not ``0.0``, ``Decimal("1.10")`` has its
-  digits. Times by their reading, ``fold`` and offset; a zone with a name is more than its offset.
-- Lists and tuples in order; dicts and sets by their members, whatever the order.
-- pydantic models: fields, extra fields, private attributes, whatever else was set on the instance.
-  Of models that an SDK makes (``answers``) also which fields were received. For the rest that is
-  not compared: their defaults are written out, so that a later default changes no recorded run.
-- The class of an answer and of its parts is the declared type's affair: what was received has to be
-  the same, whatever of its SDK's classes holds it. Where the declared type says nothing of a part
-  that an SDK's parser has made, the JSON of which it can be made again is the same as the part.
-- Dataclasses: every field, ``init=False`` and ``compare=False`` included, and other attributes.
-- Attributes are those in ``__dict__`` and in slots, of every class that is not the standard
-  library's or pydantic's own. A deque has its ``maxlen``, a defaultdict its factory.
-- Objects of other classes: ``==``, and their attributes where they have any. What has neither
-  equality nor attributes cannot be told from another, and is refused.
-- Cached properties are no content.
+- Numbers and text by content: NaN equals itself, ``-0.0`` is not ``0.0``, ``Decimal("1.10")`` has
+  its digits. Times by clock reading, ``fold`` and offset; a named zone is more than an offset.
+- Lists and tuples in order; dicts and sets by their members, in any order.
+- pydantic models: fields, extra fields, private attributes and anything else set on the instance.
+  For models that an SDK builds (``answers``), also which fields were received. For other models
+  that is ignored: their defaults are written, so that a later default changes no recorded run.
+- For an answer and its parts the declared type decides the class: the received data must be the
+  same, whichever of the SDK's classes contains it. If the declared type does not cover a part that
+  an SDK's parser created, JSON from which that part can be recreated counts as the same.
+- Dataclasses: every field, including ``init=False`` and ``compare=False``, and other attributes.
+- Attributes are those in ``__dict__`` and in slots, except for classes of the standard library and
+  pydantic. A deque also has its ``maxlen``, a defaultdict its factory.
+- Objects of other classes: ``==``, and their attributes if they have any. An object with neither
+  equality nor attributes cannot be compared, and is refused.
+- Cached properties are ignored.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def difference(
 ) -> tuple[str, str] | None:
     """Return where the two differ and how; None if they are the same.
 
-    ``trusted`` holds the ids of given and of rebuilt values that codecs answer for. ``loosely``
-    takes equal numbers for the same, as the comparison of inputs does (D3.5).
+    ``trusted`` has the ids of original and of decoded values for which codecs are responsible.
+    ``loosely`` treats equal numbers as the same, as the comparison of inputs does.
     """
     return _Comparison(trusted, loosely).of(given, rebuilt, "")
 
@@ -118,7 +118,7 @@ class _Comparison:
         return found or self._attributes(given, rebuilt, path)
 
     def _kept_beside(self, given: Any, rebuilt: Any, path: str) -> tuple[str, str] | None:
-        """Compare what a container of the standard library holds beside its members."""
+        """Compare what a container of the standard library has besides its members."""
         for name in ("maxlen", "default_factory"):
             one = getattr(given, name, None)
             if one != getattr(rebuilt, name, None):
@@ -212,18 +212,18 @@ class _Comparison:
         if added:
             return path, f"would come back with other fields set: {added}"
         for name in kind.model_fields.keys() - given.model_fields_set:
-            # a default that was changed, and not replaced; the other class may not have the field
+            # a default that was mutated, not replaced; the other class may not have the field
             other_default = rebuilt.__dict__.get(name)
             found = self.of(given.__dict__.get(name), other_default, f"{path}.{name}")
             if found is not None:
                 return found
         found = self._beside(given, rebuilt, "__pydantic_private__", path)
-        if found is None and not self._in_answer:  # on its parts hangs what the SDK worked with
+        if found is None and not self._in_answer:  # an SDK sets its own tools on the parts
             found = self._by_name(hung_on(given), hung_on(rebuilt), path)
         return found
 
     def _as_json(self, given: Any, rebuilt: Any, path: str) -> tuple[str, str] | None:
-        """Compare what an SDK's parser made with the JSON that came back in its place."""
+        """Compare an object that an SDK's parser created with the JSON that replaces it."""
         from kassette_io._values.compiling import shape_of
         from kassette_io._values.shapes import Reading
 
@@ -232,7 +232,7 @@ class _Comparison:
         try:
             again = shape_of(type(given)).load(rebuilt, Reading())
         except Exception:
-            return path, f"is {described(given)}, and cannot be made again of its JSON"
+            return path, f"is {described(given)}, and cannot be recreated from its JSON"
         return self.of(given, again, path)
 
     @contextmanager
@@ -251,7 +251,7 @@ class _Comparison:
 
     def _fields(self, given: Any, rebuilt: Any, path: str) -> tuple[str, str] | None:
         given_fields, rebuilt_fields = _state(given), _state(rebuilt)
-        for name in given.__dataclass_fields__:  # a default may stand on the class alone
+        for name in given.__dataclass_fields__:  # a default may exist only on the class
             for each, state in ((given, given_fields), (rebuilt, rebuilt_fields)):
                 if hasattr(each, name):
                     state[name] = getattr(each, name)
@@ -262,7 +262,7 @@ class _Comparison:
         by_equality = has_equality(kind)
         state = _state(given)
         if by_equality and (given == rebuilt) is not True:
-            return path, f"is {described(given)}, and would come back as another one"
+            return path, f"is {described(given)}, and would not come back equal"
         if not by_equality and not state:
             return path, f"is {described(given)}, which cannot be compared with what comes back"
         return self._by_name(state, _state(rebuilt), path)
@@ -284,22 +284,22 @@ class _Comparison:
 
 
 def _may_be_json(given: Any, rebuilt: Any, *, anything: bool) -> bool:
-    """Tell whether ``rebuilt`` may be the JSON of ``given``, a part that an SDK's parser made."""
+    """Return whether ``rebuilt`` may be the JSON of ``given``, created by an SDK's parser."""
     if type(rebuilt) not in (dict, list, str, int, float, bool, type(None)):
         return False
     return anything or is_dataclass(given) or hasattr(given, "__pydantic_fields_set__")
 
 
 def has_equality(kind: Any) -> bool:
-    """Tell whether the class says what makes two of its objects equal."""
+    """Return whether the class defines equality."""
     return kind.__eq__ is not object.__eq__
 
 
 def builds_itself(cls: Any) -> bool:
-    """Tell a pydantic model that brings its own builder without validation, as SDKs' models do.
+    """Return whether a pydantic model has its own unvalidating builder, as models of SDKs do.
 
-    Their SDK makes every answer with it, so what a provider sends beyond the declared fields, types
-    and literals is no error there, and must be none here (D3.3).
+    The SDK builds every answer with it, so undeclared fields, types and literals from a provider
+    are not an error there, and must not be one here.
     """
     pydantic = sys.modules.get("pydantic")
     if pydantic is None or not issubclass(cls, pydantic.BaseModel):
@@ -312,19 +312,19 @@ def builds_itself(cls: Any) -> bool:
 
 
 def is_received(cls: type) -> bool:
-    """Tell a model that an SDK makes of what a provider sends, checked or not."""
+    """Return whether an SDK builds the model from a provider's response, validated or not."""
     return builds_itself(cls) or hasattr(cls, "_from_response")
 
 
 def _state(value: Any) -> dict[str, Any]:
-    """Return the attributes that make up an object, without what is only cached on it."""
+    """Return the attributes of an object, without cached ones."""
     kind = cast("Any", type(value))
     state = dict(getattr(value, "__dict__", None) or {})
     for name in [each for each in state if _is_cached(kind, each)]:
         del state[name]
     for base in kind.__mro__:
         if has_equality(kind) and base.__module__.partition(".")[0] in _KNOWN:
-            continue  # its equality looks at its slots, and some of them are caches
+            continue  # its equality covers its slots, and some of them are caches
         slots = base.__dict__.get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else slots:
             mangled = f"_{base.__name__.lstrip('_')}{name}" if _is_private(name) else name

@@ -1,18 +1,18 @@
-"""The structure of a declared type: how a value of it becomes JSON, and is read back as itself.
+"""The structure of a declared type: how its values are encoded as JSON and decoded again.
 
 Rules:
 - The declared type decides the structure: lists, tuples, sets, dicts, TypedDicts, dataclasses,
-  named tuples and unions are taken apart here, so that what they hold is judged by its own type
-  and named by its path. What is left, models and everything else, is ``_models``.
-- A part that is declared as JSON passes through as it is, in both directions.
-- Writing never converts: a value of another class than declared is a misfit. Only when the whole
-  value is JSON is it read as the journal's own form of the type, as a recorded one would be.
-- Of a union the variant of the value's own class writes. What is written says which variant reads
-  it: the first that holds all of it, that is, writes the same again; where none does, the first
-  that fits. A type that an SDK builds unchecked takes anything, so it is asked after the others;
-  of several the one that validation has least against. Where TypedDicts are declared beside models
-  that an SDK builds, a model may come back as the dict that says the same.
-- ``bytes`` are text where they are UTF-8, as older journals have them, else ``{"base64": …}``.
+  named tuples and unions are taken apart here, so that their items are checked by their own type
+  and named by their path. Models and everything else are in ``models``.
+- A part that is declared as JSON passes through unchanged, in both directions.
+- Encoding never converts: a value of another class than declared is a misfit. Only if the whole
+  value is JSON is it decoded as the journal's own form of the type, like a recorded one.
+- For a union, the variant of the value's own class encodes. The JSON decides which variant decodes:
+  the first that covers all of it, that is, encodes it to the same again; otherwise the first that
+  fits. A type that an SDK builds unvalidated accepts anything, so it comes last; of several, the
+  one with the fewest validation errors is used. If TypedDicts are declared next to models that an
+  SDK builds, a model may come back as the equivalent dict.
+- ``bytes`` are text if they are UTF-8, as in older journals, otherwise ``{"base64": …}``.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from kassette_io._values.type_forms import is_dict
 
 
 class Writing:
-    """What holds while one value is written.
+    """The state of encoding one value.
 
-    ``fieldwise`` writes models field by field, under the names that reading takes. ``trusted`` are
-    the parts that a codec or a union answers for, by id.
+    ``fieldwise`` encodes models field by field, under the names that decoding expects. ``trusted``
+    has the parts for which a codec or a union is responsible, by id.
     """
 
     def __init__(self, *, fieldwise: bool) -> None:
@@ -41,11 +41,11 @@ class Writing:
 
 
 class Reading:
-    """What holds while one value is read.
+    """The state of decoding one value.
 
-    ``given`` says that a caller gave the JSON, and it was not read from a journal. ``trusted`` are
-    the parts that a codec or a union has made, by id. The same object may stand where neither is
-    declared: only where one has written the part and one has made it is there nothing to compare.
+    ``given`` means that the JSON comes from a caller, not from a journal. ``trusted`` has the parts
+    that a codec or a union has decoded, by id. The same object may also occur where neither is
+    declared: the comparison skips a part only if it was both encoded and decoded by one.
     """
 
     def __init__(self, *, given: bool = False) -> None:
@@ -54,27 +54,27 @@ class Reading:
 
 
 class Shape:
-    """One declared type. ``parts`` are the types that it is made of."""
+    """One declared type. ``parts`` are the types that it consists of."""
 
     cls: Any = None
     parts: Sequence[Shape] = ()
     special = False
-    """Whether pydantic cannot be left alone with it."""
+    """Whether pydantic alone would lose or refuse it."""
 
     def dump(self, value: Any, writing: Writing) -> Any:
-        """Return ``value`` as JSON. Raises Misfit if it is not of this type."""
+        """Return ``value`` as JSON. Raise Misfit if it is not of this type."""
         raise NotImplementedError
 
     def load(self, plain: Any, reading: Reading) -> Any:
-        """Return what ``plain`` stands for.
+        """Return the value encoded as ``plain``.
 
-        Raises Misfit if it stands for nothing of this type.
+        Raise Misfit if it is not JSON of this type.
         """
         raise NotImplementedError
 
 
 class JsonShape(Shape):
-    """A type that is JSON: checked, and passed as it is."""
+    """A type that is JSON: checked, and passed through unchanged."""
 
     def __init__(self, check: Check) -> None:
         self.check = check
@@ -89,7 +89,7 @@ class JsonShape(Shape):
 
 
 class BytesShape(Shape):
-    """Bytes: text where they are UTF-8, an object that holds base64 otherwise."""
+    """Bytes: text if they are UTF-8, otherwise an object with base64."""
 
     cls = bytes
     special = True
@@ -116,7 +116,7 @@ class BytesShape(Shape):
 
 
 class CodecShape(Shape):
-    """A way of one's own; it answers for what counts as the same."""
+    """A user's ``ValueCodec``, which decides what counts as the same."""
 
     special = True
 
@@ -131,7 +131,7 @@ class CodecShape(Shape):
         if type(again) is not type(value):
             raise Changed(f"would come back from from_json as {described(again)}")
         if _equality(value, again) is False:
-            raise Changed("would come back from from_json as another one")
+            raise Changed("would not come back equal from from_json")
         if not json_equal(decode_value(raw), asked(lambda: self._codec.to_json(again))):
             raise Changed("would be written differently once it came back from from_json")
         writing.trusted[id(value)] = value
@@ -144,7 +144,7 @@ class CodecShape(Shape):
 
 
 class ConstrainedShape(Shape):
-    """A type with constraints, of which pydantic cannot be given the whole."""
+    """A type with constraints that cannot be left to pydantic as a whole."""
 
     special = True
 
@@ -191,7 +191,7 @@ class UnionShape(Shape):
         return self._refuse(value, nearest)
 
     def _is_json(self, plain: Any) -> bool:
-        """Tell whether what an SDK's model is written as comes back as just that JSON."""
+        """Return whether the JSON of an SDK's model decodes as that same JSON."""
         try:
             again = self.load(plain, Reading())
         except Misfit:
@@ -253,17 +253,17 @@ def _holds_all(variant: Shape, value: Any, plain: Any) -> bool:
 
 
 def _equality(one: Any, other: Any) -> object:
-    """Compare as the class does, if it does; None where that says nothing."""
+    """Return the result of the class's own equality; None if that is inconclusive."""
     if not has_equality(type(one)):
         return None
     try:
-        return None if one != one else one == other  # NaN is another one to itself
+        return None if one != one else one == other  # NaN is not equal to itself
     except Exception:
         return None
 
 
 def asked(ask: Callable[[], Any]) -> Any:
-    """Return what somebody else's code answers; whatever it raises is a misfit with a cause."""
+    """Return the result of a user's code; whatever it raises becomes a misfit with a cause."""
     try:
         return ask()
     except Misfit:
@@ -274,13 +274,13 @@ def asked(ask: Callable[[], Any]) -> Any:
 
 
 def raise_what_was_wrapped(error: Exception) -> None:
-    """Raise the interrupt that pydantic has made an ordinary error of, if it has."""
+    """Raise the interrupt that pydantic has wrapped in an ordinary error, if there is one."""
     if error.__cause__ is not None and not isinstance(error.__cause__, Exception):
         raise error.__cause__
 
 
 def said(error: Exception) -> str:
-    """Return the name and the message of an error, whatever its ``__str__`` does."""
+    """Return the type and message of an error, even if its ``__str__`` raises."""
     try:
         return f"{type(error).__name__}: {error}"
     except Exception:
@@ -288,7 +288,7 @@ def said(error: Exception) -> str:
 
 
 class Ahead(Shape):
-    """A recursive alias, met inside of itself."""
+    """A recursive alias, referred to inside of itself."""
 
     def dump(self, value: Any, writing: Writing) -> Any:
         return self.parts[0].dump(value, writing)
@@ -298,7 +298,7 @@ class Ahead(Shape):
 
 
 def is_special(shape: Shape, seen: set[int] | None = None) -> bool:
-    """Tell whether pydantic alone would lose or refuse a part of it."""
+    """Return whether pydantic alone would lose or refuse a part of it."""
     seen = set() if seen is None else seen
     if id(shape) in seen:
         return False

@@ -1,4 +1,4 @@
-"""The forms that declared types come in, of either typing module and however they are written."""
+"""The forms of declared types, from ``typing`` and ``typing_extensions``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NEVER: Final = frozenset({"Never", "NoReturn", "Self"})
 
 
 def unwrap(declared: Any) -> Any:
-    """Return what an alias (PEP 695), a NewType or a qualifier stands for."""
+    """Return the type behind an alias (PEP 695), a NewType or a qualifier."""
     origin = get_origin(declared)
     if isinstance(declared, NewType):
         return declared.__supertype__
@@ -55,15 +55,15 @@ class _Holder:
 def resolved(
     raw: object, names: dict[str, Any], parameters: Mapping[str, Any] | None = None
 ) -> Any:
-    """Return ``raw`` with what is written as text in it looked up among ``names``.
+    """Return ``raw`` with its forward references evaluated with ``names``.
 
-    Raises whatever evaluating that text raises.
+    Raise whatever evaluating them raises.
     """
     return get_type_hints(_Holder(raw), names, dict(parameters or {}), include_extras=True)["it"]
 
 
 def refers_ahead(declared: object) -> bool:
-    """Tell whether names are left to be looked up inside of ``declared``."""
+    """Return whether ``declared`` has unresolved forward references."""
     if isinstance(declared, (str, ForwardRef)):
         return True
     if isinstance(declared, type) and not isinstance(declared, types.GenericAlias):
@@ -75,7 +75,7 @@ def refers_ahead(declared: object) -> bool:
 
 
 def substituted(declared: Any, parameters: Mapping[Any, Any]) -> Any:
-    """Return ``declared`` with its type variables replaced; Any for those that are not given."""
+    """Return ``declared`` with its type variables replaced; Any for those without a value."""
     if isinstance(declared, TypeVar):
         return parameters.get(declared, Any)
     free = getattr(declared, "__parameters__", ())
@@ -85,34 +85,34 @@ def substituted(declared: Any, parameters: Mapping[Any, Any]) -> Any:
 
 
 def is_anything(declared: Any) -> bool:
-    """Tell whether ``declared`` demands nothing: Any, object, a type variable, Never."""
+    """Return whether ``declared`` accepts anything: Any, object, a type variable, Never."""
     if declared is Any or declared is object or isinstance(declared, TypeVar):
         return True
     return getattr(declared, "_name", None) in _NEVER
 
 
 def is_typed_dict(origin: Any) -> bool:
-    """Tell a TypedDict, of either module."""
+    """Return whether ``origin`` is a TypedDict of either module."""
     return isinstance(origin, type) and dict in origin.__mro__ and hasattr(origin, "__total__")
 
 
 def is_annotated(declared: Any) -> bool:
-    """Tell a type with extras."""
+    """Return whether ``declared`` is an ``Annotated`` type."""
     return hasattr(declared, "__metadata__")
 
 
 def is_list(value: Any) -> TypeGuard[list[Any]]:
-    """Tell a list, and nothing like one."""
+    """Return whether ``value`` is exactly a list, not a subclass."""
     return type(value) is list
 
 
 def is_dict(value: Any) -> TypeGuard[dict[Any, Any]]:
-    """Tell a dict, and nothing like one."""
+    """Return whether ``value`` is exactly a dict, not a subclass."""
     return type(value) is dict
 
 
 def is_codec(extra: object) -> bool:
-    """Tell a way of one's own (``ValueCodec``); a class with such methods is a type like others."""
+    """Return whether ``extra`` is a ``ValueCodec`` object; a class with its methods is not one."""
     return (
         not isinstance(extra, type)
         and callable(getattr(extra, "to_json", None))
@@ -121,7 +121,7 @@ def is_codec(extra: object) -> bool:
 
 
 def is_read_by_pydantic(extra: object) -> bool:
-    """Tell whether an ``Annotated`` extra means anything to pydantic."""
+    """Return whether pydantic interprets an ``Annotated`` extra."""
     kind = extra if isinstance(extra, type) else type(extra)
     return kind.__module__.partition(".")[0] in ("pydantic", "annotated_types") or hasattr(
         extra, "__get_pydantic_core_schema__"
@@ -129,10 +129,10 @@ def is_read_by_pydantic(extra: object) -> bool:
 
 
 def typed_dict_fields(declared: Any) -> tuple[dict[str, tuple[Any, bool]], Any | None]:
-    """Return type and necessity of each key, and the type of further keys where they are allowed.
+    """Return each key's type and whether it is required, and the type of extra keys, if allowed.
 
-    The markers are read from the resolved types: those of a class under ``from __future__ import
-    annotations`` are only known then.
+    The markers are read from the resolved types: with ``from __future__ import annotations`` they
+    are not known before.
     """
     origin = get_origin(declared) or declared
     parameters = dict(zip(getattr(origin, "__parameters__", ()), get_args(declared), strict=False))
@@ -154,18 +154,18 @@ def typed_dict_fields(declared: Any) -> tuple[dict[str, tuple[Any, bool]], Any |
 
 
 def _is_sentinel(extra: object) -> bool:
-    """Tell the mark of a TypedDict that says nothing about further keys (PEP 728)."""
+    """Return whether ``extra`` marks a TypedDict that does not declare extra items (PEP 728)."""
     marks = (getattr(sys.modules.get(each), "NoExtraItems", None) for each in _TYPING)
     return any(extra is mark for mark in marks)
 
 
 def is_never(declared: Any) -> bool:
-    """Tell the type that has no values."""
+    """Return whether ``declared`` is ``Never``, the type without values."""
     return getattr(declared, "_name", None) in ("Never", "NoReturn")
 
 
 def spelled(declared: Any) -> str:
-    """Write a type as its reader knows it, without modules, and no longer than a line."""
+    """Format a type as in source code, without module names, on one line."""
     if isinstance(declared, type) and not isinstance(declared, types.GenericAlias):
         return declared.__name__
     text = re.sub(r"\b(?:\w+\.)+(?=\w)", "", str(declared).replace("<locals>.", ""))
@@ -173,7 +173,7 @@ def spelled(declared: Any) -> str:
 
 
 def is_hashable(declared: Any) -> bool:
-    """Tell whether a type can be looked up."""
+    """Return whether a type is hashable."""
     try:
         hash(declared)
     except TypeError:

@@ -45,13 +45,14 @@ class _Undo(Immutable):
 
 @final
 class LocalStorage:
-    """Keeps journals on a local disk; safe against every kind of process death.
+    """Stores journals on a local disk, one file per run; safe if the process dies at any point.
 
-    ``directory`` is made at the first write. A session holds the run's lock file from its ``start``
-    entry to its end, so a second one, here or in another process, gets WriteContentionError. Each
-    append is durable (fsynced) before it returns, and never blocks the event loop.
+    ``directory`` is created by the first write. A session holds the run's lock file from its
+    ``start`` entry until it ends, so a second session, in this or another process, gets
+    WriteContentionError. Each append is durable (fsynced) before it returns, and never blocks the
+    event loop.
 
-    Works on POSIX systems, on file systems that honour ``flock`` and ``fsync``. Use it from any
+    Requires a POSIX system and a file system that honours ``flock`` and ``fsync``. Use it from any
     number of event loops, under asyncio and trio. ``async with`` (or ``aclose``) ends the sessions
     that are still open.
     """
@@ -68,7 +69,7 @@ class LocalStorage:
         return f"LocalStorage({self.directory!r})"
 
     async def append(self, run_id: str, entry: Entry) -> int:
-        """See ``Storage.append``. Raises WriteContentionError if the run is open elsewhere."""
+        """See ``Storage.append``. Raise WriteContentionError if another session has the run."""
         return await self.append_all(run_id, [entry])
 
     async def append_all(self, run_id: str, entries: list[Entry]) -> int:
@@ -78,19 +79,19 @@ class LocalStorage:
         opening = isinstance(entry, StartEntry)
         if not opening and (run_id, entry.session) in self._inherited:
             raise WriteContentionError(
-                f"session {entry.session} of run {run_id!r} belongs to the process that this one "
-                "was forked from. Start the run here once that process is done",
+                f"session {entry.session} of run {run_id!r} belongs to the process that forked "
+                "this one. Start the run here once that process has closed its session",
                 run_id=run_id,
             )
         if not opening:
             return int(await perform(partial(self._post, run_id), _Append(entries, None)))
         known = self._read.pop(run_id, None)
         if known is not None and known.tail.session >= entry.session:
-            known = None  # the session is not built on what that read has found
+            known = None  # the session does not build on what that read found
         return int(await self._open_session(run_id, entry.session, _Append(entries, known)))
 
     async def read_all(self, run_id: str) -> list[Entry]:
-        """See ``Storage.read_all``. Needs no lock: a line is whole once its newline is there."""
+        """See ``Storage.read_all``. Needs no lock: a line with its newline is complete."""
         journal = LocalJournal(self.directory, check_run_id(run_id))
         entries, known = await read_in_thread(journal.read)
         self._read.pop(run_id, None)
@@ -115,7 +116,7 @@ class LocalStorage:
             found[0].note_running(session, running)
 
     async def list_runs(self) -> AsyncIterator[str]:
-        """See ``Storage.list_runs``; in order of the run ids. A missing directory holds no run."""
+        """See ``Storage.list_runs``; sorted by run id. A missing directory has no runs."""
         for run_id in await read_in_thread(self._list):
             yield run_id
 
@@ -129,7 +130,7 @@ class LocalStorage:
         if found is not None:
             try:
                 await perform(partial(self._post, run_id), _Release(session))
-            except StorageError:  # no thread to do it in, so nobody else is at the journal
+            except StorageError:  # no thread could be started, so no other one uses the journal
                 _answer(found[0], Job(_Release(session)))
 
     def abandon(self, run_id: str, session: int) -> None:
@@ -137,7 +138,7 @@ class LocalStorage:
         self._post_anyhow(run_id, Job(_Release(session)))
 
     async def _open_session(self, run_id: str, session: int, request: object) -> Any:
-        """Do what opens ``session``; one that nobody is told of, as the loop is gone, is closed."""
+        """Open ``session``; if the event loop ends before the caller learns of it, close it."""
         posted: list[Job] = []
 
         def post(job: Job) -> None:
@@ -154,7 +155,7 @@ class LocalStorage:
         return result
 
     def _post_anyhow(self, run_id: str, job: Job) -> None:
-        """Post without waiting for a lock: the garbage collector calls this, under any lock."""
+        """Post without waiting for a lock: the garbage collector may call this under any lock."""
         if self._lock.acquire(blocking=False):
             try:
                 found = self._open.get(run_id)
@@ -165,7 +166,7 @@ class LocalStorage:
         WRITERS.post_later(partial(self._post, run_id, job))
 
     async def aclose(self) -> None:
-        """End every session that is still open, as a crash would: nothing is appended."""
+        """End every session that is still open, as a crash would, without appending anything."""
         for run_id, (journal, _) in list(self._open.items()):
             if journal.session is not None:
                 await self.release(run_id, journal.session)
@@ -191,7 +192,7 @@ class LocalStorage:
         return journal, mailbox
 
     def _serve(self, journal: LocalJournal, jobs: list[Job]) -> None:
-        """Answer the jobs in order, neighbouring appends in one write. Runs in a writer thread."""
+        """Serve the jobs in order, adjacent appends in one write. Runs in a writer thread."""
         appends: list[Job] = []
         for job in jobs:
             if isinstance(job.request, _Append):
@@ -223,7 +224,7 @@ class LocalStorage:
         return sorted(filter(is_run_id, names))
 
     def _after_fork_in_child(self) -> None:
-        """Leave the parent's sessions to the parent (D14)."""
+        """Leave the parent's sessions to the parent."""
         self._lock = threading.Lock()
         for run_id, (journal, _) in self._open.items():
             if journal.session is not None:
@@ -267,7 +268,7 @@ def _answer(journal: LocalJournal, job: Job) -> None:
 
 
 def _opened(journal: LocalJournal, job: Job) -> None:
-    """Note who has opened the session; one whose loop was closed meanwhile will not close it."""
+    """Record which job opened the session; release it if that job's loop has been closed."""
     journal.opened_by = job
     if job.is_orphaned():
         journal.release()

@@ -1,22 +1,21 @@
-"""One run's journal file, as the thread that serves the run handles it; no event loop here.
+"""One run's journal file, as handled by the thread that serves the run; no event loop here.
 
 Rules:
-- One append, or several that waited together, is one ``write`` and one ``fsync`` of one buffer
-  (D15). The directory, and the one that names it, are fsynced when the journal is created.
-- A short or refused write is rolled back to the last whole entry and fails its appends only. After
-  a failed fsync, or a failed roll-back, the session is over: the page cache can no longer be
-  believed.
-- The lock is held from the ``start`` entry until the session's end (D14). Every append looks
-  whether the lock file is still there and the journal has the size that we left it with; if not,
-  the lock is taken anew and the journal's end is read anew, so that the tail check decides.
-- A torn last line is an append that never happened; the next writer truncates it away (D11). A
-  truncation is fsynced before the next write: on the disk the two have no order of their own.
-- What a process left unsynced when it died, or when the disk refused it, is synced before anybody
-  is told of it: the lock file is still there. Who takes that lock writes it again first, and cuts
-  it off again: after a failed fsync, whoever asked for it, the system takes for written what is not
-  on the disk, and the next fsync has nothing to do.
-- What ``read`` has learnt of the journal's end is used by the session opened next: nothing is read
-  twice.
+- One append, or several that were queued together, is one ``write`` and one ``fsync`` of one
+  buffer. The directory and its parent are fsynced when the journal is created.
+- A short or refused write is rolled back to the last whole entry and fails only its own appends.
+  After a failed fsync or a failed rollback the session is over: the page cache can no longer be
+  trusted.
+- The lock is held from the ``start`` entry until the session ends. Every append checks that the
+  lock file still exists and that the journal has the size this process left it with; if not, it
+  takes the lock and reads the journal's end again, so that the tail check decides.
+- A torn last line is an append that never happened; the next writer truncates it. The truncation
+  is fsynced before the next write, because the disk may otherwise reorder the two.
+- A remaining lock file means that a process died, or that the disk refused a write, so there may be
+  unsynced data. A reader syncs it before returning it. The next holder of the lock first rewrites
+  the journal's end and truncates it to its size: after a failed fsync, in any process, the kernel
+  considers lost data as written, and the next fsync would have nothing to do.
+- The session opened next uses what ``read`` learned about the journal's end: nothing is read twice.
 """
 
 from __future__ import annotations
@@ -52,11 +51,11 @@ Outcome = int | BaseException
 
 @final
 class Known(Immutable):
-    """What is known of a journal file.
+    """What is known about a journal file.
 
-    ``tail`` is its end, ``size`` the bytes of its whole lines, ``inode`` which file it is, and
-    ``ending`` the last bytes of those lines, by which a file that was copied over it is told, and
-    ``left`` what a lock file and a torn line say of a session that never ended.
+    ``tail`` describes its end, ``size`` counts the bytes of its whole lines, ``inode`` identifies
+    the file, ``ending`` is the last bytes of those lines, to detect a file copied over it,
+    and ``left`` is what a lock file and a torn line say about a session that never ended.
     """
 
     tail: Tail
@@ -67,24 +66,24 @@ class Known(Immutable):
 
 
 _ENDING = 128
-"""How many bytes tell a journal from another of the same size; a line is rarely shorter."""
+"""How many bytes distinguish a journal from another of the same size; lines are rarely shorter."""
 
 _LOOKED_AT_AGAIN = 2**16
 """How many bytes of a journal's end are compared again once they are synced."""
 
 _WRITTEN_AGAIN = 2**26
-"""How many bytes of a journal's end are written again. A dead session may have left its last write
-behind, which is seldom a hundredth of this."""
+"""How many bytes of a journal's end are rewritten; the last write of a session that died is rarely
+a hundredth of this."""
 
 _PIECE = 2**20
-"""How many of them at a time."""
+"""How many bytes are rewritten at a time."""
 
 
 @final
 class LocalJournal:
     """The journal of ``run_id`` in ``directory``. Used by one thread at a time.
 
-    ``session`` is the one that is open, ``opened_by`` what its opener likes to know it by.
+    ``session`` is the open session, ``opened_by`` a token that identifies who opened it.
     """
 
     def __init__(self, directory: str, run_id: str) -> None:
@@ -101,12 +100,12 @@ class LocalJournal:
     # --- reading ---------------------------------------------------------------------------
 
     def read(self) -> tuple[list[Entry], Known | None]:
-        """Give every entry, and what is known of the file now; it is not locked for this.
+        """Return every entry, and what is known about the file; takes no lock.
 
-        What is told is durable: no lock file means that the last session ended in order. Where
-        there is one, what was read is synced and looked at again, since an append that the disk had
-        no room for may have been rolled back meanwhile. What a broken disk has refused to sync, for
-        its writer or another reader, may be shown until a session takes the run over.
+        What is returned is durable: no lock file means that the last session ended in order. If
+        there is one, what was read is synced and compared again, since an append for which the
+        disk was full may have been rolled back in between. What a broken disk refused to sync, for
+        its writer or another reader, may be returned until a session takes over the run.
         """
         try:
             data, inode = _read_from(self._path, 0)
@@ -134,9 +133,9 @@ class LocalJournal:
     # --- writing ---------------------------------------------------------------------------
 
     def append(self, entries: list[Entry], known: Known | None) -> list[Outcome]:
-        """Append the entries that are allowed, together; give each one's offset or error.
+        """Append the permitted entries together; return each one's offset or error.
 
-        ``known`` is what an earlier ``read`` told of the file.
+        ``known`` is what an earlier ``read`` returned.
         """
         try:
             return self._append(entries, known)
@@ -178,7 +177,7 @@ class LocalJournal:
         return self._write_allowed(entries, opening=False)
 
     def create(self, entries: list[Entry]) -> None:
-        """Write a new journal in one go and hold its lock for the session of the last entry."""
+        """Create a journal atomically and hold its lock for the session of the last entry."""
         session = entries[-1].session
         self._make_directory()
         self._lock, self.session = self._take_lock(session), session
@@ -208,9 +207,9 @@ class LocalJournal:
             raise
 
     def release(self, *, left_over: bool = False) -> None:
-        """End the session: close the journal, let go of the lock.
+        """End the session: close the journal and release the lock.
 
-        With ``left_over`` the lock file stays, and whoever takes it syncs what is there.
+        With ``left_over`` the lock file remains, so that its next holder syncs the journal.
         """
         self.session = self.opened_by = None
         fd, self._fd = self._fd, -1
@@ -225,13 +224,13 @@ class LocalJournal:
             lock.release(left_over=left_over)
 
     def forget(self) -> None:
-        """Close a forked child's copy of the journal; the session goes on in the parent."""
+        """Close a forked child's copy of the journal; the session continues in the parent."""
         with suppress(OSError):
             if self._fd >= 0:
                 os.close(self._fd)
 
     def _open(self, session: int, known: Known | None) -> None:
-        """Take the lock for ``session`` and learn the journal's end."""
+        """Take the lock for ``session`` and read the journal's end."""
         self._make_directory()
         self._lock = self._take_lock(session)
         self.session = session
@@ -246,7 +245,7 @@ class LocalJournal:
             raise
 
     def _take_lock(self, session: int) -> RunLock:
-        """Take the lock; what a dead holder left is durable then."""
+        """Take the lock and make durable what a dead holder left."""
         lock = RunLock.take(self._lock_path, run_id=self.run_id, session=session)
         if not lock.left_over:
             return lock
@@ -262,17 +261,17 @@ class LocalJournal:
         return lock
 
     def _take_up_again(self) -> None:
-        """The lock file is gone, or the journal is not as we left it: find out who may go on."""
+        """Check again who owns the run, as the lock file is gone or the journal has changed."""
         try:
             if not os.path.samestat(os.stat(self._path), os.fstat(self._fd)):
-                raise FileNotFoundError(ENOENT, "another file stands in its place")
+                raise FileNotFoundError(ENOENT, "it was replaced by another file")
             if self._lock_is_held():
                 self._learn(None)
             else:
                 self._lock_again()
         except OSError as error:
             self.release()
-            raise self._failure("go on with", error) from error
+            raise self._failure("continue", error) from error
 
     def _lock_again(self) -> None:
         session = cast("int", self.session)
@@ -286,19 +285,19 @@ class LocalJournal:
             raise
 
     def _not_open(self, entry: Entry) -> KassetteError:
-        """Say why an entry of a session that holds no lock is refused."""
+        """Return the error for an entry of a session that holds no lock."""
         try:
             check_append(Tail.of(self.read()[0]), entry, run_id=self.run_id)
         except KassetteError as error:
             return error
         return WriteContentionError(
-            f"session {entry.session} of run {self.run_id!r} is not open in this storage (any "
-            "more). Start the run again, it goes on from its journal",
+            f"session {entry.session} of run {self.run_id!r} is not open in this storage, or no "
+            "longer. Start the run again; it continues from its journal",
             run_id=self.run_id,
         )
 
     def _learn(self, known: Known | None) -> None:
-        """Read the journal's end from where ``known`` leaves off, and cut off a torn line."""
+        """Read the journal from where ``known`` ends, and truncate a torn last line."""
         found = os.fstat(self._fd)
         if known is None:
             known = Known(Tail(), 0, found.st_ino, b"")
@@ -417,9 +416,9 @@ class LocalJournal:
         return os.open(self._path, flags, 0o644)
 
     def _make_directory(self) -> None:
-        """Make the directory and those above it; each is named durably in its parent.
+        """Create the directory and its parents, and sync each one's name in its parent.
 
-        So is the one that is found: who made it may not have come to that.
+        The first existing parent is synced too: its creator may have died before doing so.
         """
         missing: list[str] = []
         directory = self._directory
@@ -445,9 +444,9 @@ class LocalJournal:
 
     def _failure(self, verb: str, error: OSError, *, rolled_back: bool = False) -> StorageError:
         remains = (
-            "Nothing of it was kept, what was recorded before is untouched"
+            "Nothing of this entry was written; earlier entries are intact"
             if rolled_back
-            else "What was recorded before is untouched; start the run again once this is mended"
+            else "Earlier entries are intact; fix the cause, then start the run again"
         )
         failure = StorageError(
             f"cannot {verb} journal {self._path}: {error.strerror or error}. {remains}",
@@ -459,11 +458,11 @@ class LocalJournal:
 
 
 def _read_from(path: str, position: int) -> tuple[bytes, int]:
-    """Give the bytes from ``position`` up to the size at hand, and the inode.
+    """Return the bytes from ``position`` to the current size, and the inode.
 
-    Not up to wherever the end may be by then: half of a torn line read first, and the new entries
-    that took its place read later, would make a line that nobody wrote. What is no regular file,
-    such as a named pipe, has no size and is read to its end.
+    It does not read to the end of the file: half of a torn line read first, and the new entries
+    that replaced it read later, would form a line that was never written. A file that is not
+    regular, such as a named pipe, has no size and is read to its end.
     """
     with open(path, "rb", buffering=0) as file:
         found = os.fstat(file.fileno())
@@ -488,10 +487,10 @@ def _sync(path: str, how: int = os.O_RDONLY) -> None:
 
 
 def _write_again(path: str) -> None:
-    """Make a file's end durable as it is read, whatever became of it and of earlier fsyncs.
+    """Make a file's end durable as it now reads, whatever earlier fsyncs returned.
 
-    So is its size: a truncation may have been refused as well. A file that may only be appended to
-    (``chattr +a``) is synced as it is.
+    The size is made durable too, since a truncation may have failed. A file that can only be
+    appended to (``chattr +a``) is synced without being rewritten.
     """
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -502,7 +501,7 @@ def _write_again(path: str) -> None:
         position = max(os.fstat(fd).st_size - _WRITTEN_AGAIN, 0)
         while piece := os.pread(fd, _PIECE, position):
             if os.pwrite(fd, piece, position) != len(piece):
-                raise OSError(ENOSPC, "only a part of it could be written")
+                raise OSError(ENOSPC, "it could only be written in part")
             position += len(piece)
         _truncate(fd, position)
     finally:
@@ -510,9 +509,9 @@ def _write_again(path: str) -> None:
 
 
 def _is_durable(path: str, data: bytes) -> bool:
-    """Sync a file and tell whether the end of ``data``, which was read from it, is there still.
+    """Sync a file and return whether it still has the end of ``data``, which was read from it.
 
-    A disk that nobody can write has nothing left to sync.
+    A read-only file system has nothing to sync.
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -528,7 +527,7 @@ def _is_durable(path: str, data: bytes) -> bool:
 
 
 def _sync_name(directory: str) -> None:
-    """Sync what names a directory that was found, unless that is another disk or not for us."""
+    """Sync a directory's parent, unless that is another file system or not readable."""
     if not os.path.ismount(directory):
         with suppress(PermissionError):
             _sync(os.path.dirname(directory))

@@ -1,4 +1,4 @@
-"""Journals in memory, for tests; they are kept as the lines a file would hold."""
+"""Journals in memory, for tests, stored as the lines a file would have."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ from kassette_io.storages.protocol import taken
 
 @final
 class MemoryStorage:
-    """Keeps journals while the object lives; it fences by session number and holds no lock.
+    """Stores journals in memory, for tests; nothing survives the process.
 
-    ``data`` maps run ids to journal bytes. A test may read it, and may seed it with a journal.
+    It fences an older session by its number, as object storage does, and takes no lock. ``data``
+    maps run ids to journal bytes; a test may read it, or seed it with a journal.
     """
 
     def __init__(self, data: dict[str, bytes] | None = None) -> None:
@@ -65,7 +66,7 @@ class MemoryStorage:
             raise with_run_id(error, run_id) from error.__cause__
 
     async def list_runs(self) -> AsyncIterator[str]:
-        """See ``Storage.list_runs``; in order of the run ids."""
+        """See ``Storage.list_runs``; sorted by run id."""
         for run_id in sorted(self.data):
             await checkpoint()
             yield run_id
@@ -77,7 +78,7 @@ class MemoryStorage:
         self.data[run_id] = b"".join(map(encode_entry, entries, range(len(entries))))
 
     async def release(self, run_id: str, session: int) -> None:
-        """See ``SessionStorage.release``; nothing is held."""
+        """See ``SessionStorage.release``; does nothing, as there is no lock."""
 
     def abandon(self, run_id: str, session: int) -> None:
-        """See ``SessionStorage.abandon``; nothing is held."""
+        """See ``SessionStorage.abandon``; does nothing, as there is no lock."""

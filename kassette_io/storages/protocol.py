@@ -1,8 +1,8 @@
-"""What a journal storage promises; no storage lives here.
+"""The storage protocols; no storage lives here.
 
-Third-party code implements ``Storage``: three methods. The built-in storages implement
-``SessionStorage`` as well, which adds what makes a fork atomic (D12) and a lock outlive a call
-(D14). ``as_session_storage`` fills in for storages that stop at the three.
+Third-party code implements ``Storage``: three methods. The built-in storages also implement
+``SessionStorage``, which makes a fork atomic and lets a lock outlive a call.
+``as_session_storage`` adapts storages that have only the three methods.
 """
 
 from __future__ import annotations
@@ -16,67 +16,68 @@ from kassette_io.loops.waiting import finish
 
 @runtime_checkable
 class Storage(Protocol):
-    """Append-only journals by run id.
+    """Append-only journals by run id: the three methods that a storage must have.
 
-    Failures of the world are StorageError; WriteContentionError says that somebody else holds the
-    run; JournalCorruptionError that a journal cannot be read.
+    A method raises StorageError if the disk or network fails, WriteContentionError if another
+    session has the run open, and JournalCorruptionError if a journal cannot be read.
     """
 
     async def append(self, run_id: str, entry: Entry) -> int:
-        """Append ``entry`` atomically and durably; give its offset, counted from 0.
+        """Append ``entry`` atomically and durably; return its offset, counted from 0.
 
-        Raises FencedError for an entry of a session that a newer one has superseded,
+        Raise FencedError for an entry of a session that a newer one has superseded, and
         TerminalRunError after a terminal entry (``kassette.check_append`` decides both).
         """
         ...
 
     async def read_all(self, run_id: str) -> list[Entry]:
-        """Give every entry in append order, each with its ``offset``; none for an unknown run."""
+        """Return all entries in append order, each with its ``offset``; [] for an unknown run."""
         ...
 
     def list_runs(self) -> AsyncIterator[str]:
-        """Give every run id that has a journal."""
+        """Yield the id of every run that has a journal."""
         ...
 
 
 @runtime_checkable
 class SessionStorage(Storage, Protocol):
-    """A storage that can create a journal in one go and that holds something for a session."""
+    """A storage that creates a journal atomically and may hold a lock for an open session."""
 
     async def create(self, run_id: str, entries: list[Entry]) -> None:
-        """Write a new journal in one go: after a crash it is there whole, or not at all (D12).
+        """Create a journal atomically: after a crash it exists completely, or not at all.
 
-        The session of the last entry is then open. Raises UsageError if the run has a journal.
+        The session of the last entry is then open. Raise UsageError if the run has a journal.
         """
         ...
 
     async def release(self, run_id: str, session: int) -> None:
-        """Give up what is held for ``session``. Never raises; doing it twice does nothing."""
+        """Release what is held for ``session``. Never raises; a second call does nothing."""
         ...
 
     def abandon(self, run_id: str, session: int) -> None:
-        """Do as ``release`` without waiting, for a session that was never closed."""
+        """Release as ``release`` does, without waiting, for a session that was never closed."""
         ...
 
 
 @runtime_checkable
 class BatchStorage(SessionStorage, Protocol):
-    """A session storage that can append several entries with one write, as the built-in ones can.
+    """A session storage that appends several entries with one write, as the built-in ones do.
 
-    Waits that are open at once are written together; without this they are appended one by one.
+    It is optional: events that a run waits for concurrently are written with one call of it, and
+    one by one without it.
     """
 
     async def append_all(self, run_id: str, entries: list[Entry]) -> int:
-        """Append ``entries``, at least one, of one session together; return the first one's offset.
+        """Append one or more ``entries`` of one session together; return the first one's offset.
 
-        Does as ``append`` for each. After a crash in the middle the first of them may be there.
+        Raise what ``append`` raises. After a crash in the middle, a prefix of them may be stored.
         """
         ...
 
 
 @final
 class _WithoutSessions:
-    """A three-method storage, completed: a fork is copied entry by entry, nothing is held."""
+    """Adapts a three-method storage: a fork is copied entry by entry, and there is no lock."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -105,9 +106,9 @@ class _WithoutSessions:
 
 
 def as_session_storage(storage: Storage) -> SessionStorage:
-    """Complete a three-method storage; give any other back as it is.
+    """Return ``storage`` as a SessionStorage, adapted if it has only the three methods.
 
-    Raises UsageError for an object that is no storage.
+    Raise UsageError for an object that is not a storage.
     """
     if isinstance(storage, SessionStorage):
         return storage
@@ -119,7 +120,7 @@ def as_session_storage(storage: Storage) -> SessionStorage:
 
 
 def taken(run_id: str) -> UsageError:
-    """Say that a fork's target exists."""
+    """Return the error for a fork whose target exists."""
     return UsageError(
-        f"run {run_id!r} has a journal already; fork into a new run id", run_id=run_id
+        f"run {run_id!r} already has a journal; fork into a new run id", run_id=run_id
     )

@@ -1,22 +1,22 @@
-"""Journals as objects of a store, ``{prefix}/{run_id}/journal.jsonl``, each replaced as a whole.
+"""Journals as objects in a store, ``{prefix}/{run_id}/journal.jsonl``, each replaced as a whole.
 
-Every decision is ``kassette.object_append``'s; here its gets and puts are performed.
+``kassette.object_append`` makes every decision; this module performs its gets and puts.
 
 Rules:
-- One task serves a run at a time. Appends that wait meanwhile go out together in one put (D6).
-- That task is nobody's child: cancelling a caller never breaks off a put. The caller waits until
-  its append is settled, then feels the cancellation (D2).
-- A loop may be closed by hand in the middle of a put. Who then appends begins with a new writer.
-- What a session's writer knows of its object is kept until the session ends; where its opening was
-  closed by hand, until that is settled. What a read has found is used by the session opened next,
-  and by that alone, so that opening costs one get.
-- What reads a journal or lists runs outlasts an outage as an append does, for ``patience`` seconds.
-  A store that has not answered this storage at all gets ``FIRST_CONTACT`` seconds at most: long
-  enough for a server that restarts; and a mistyped address, which is as likely, is told soon. What
-  the client calls certain (``rolled_back``), such as wrong credentials, is told at once.
-- A run is listed only where its object is: a prefix is no run. A client that cannot look for that
-  (it has no ``list_prefixes_with``) is believed.
-- Storages that share a client close it together: the last one that is closed does.
+- One task serves a run at a time. Appends that queue up meanwhile are sent in one put.
+- That task is not a child of its callers: cancelling a caller never interrupts a put. The caller
+  waits until the outcome of its append is known, and is cancelled then.
+- An event loop may be closed in the middle of a put. A later append then uses a new writer.
+- A writer remembers its object until its session ends; if the loop was closed while the session
+  was being opened, until the outcome is known. What a read found is used by the session opened
+  next, and only by that, so that opening costs one get.
+- Reading a journal and listing runs outlast an outage as an append does, for ``patience`` seconds.
+  A store that has never answered this storage gets ``FIRST_CONTACT`` seconds at most: enough for a
+  server to restart, while a mistyped address is reported soon. An error that the client marks as
+  certain (``rolled_back``), such as wrong credentials, is raised immediately.
+- A run is listed only if its object exists: a prefix is not a run. The names of a client that
+  cannot check this (it has no ``list_prefixes_with``) are all listed.
+- The last storage to be closed closes a client that several share.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ from kassette_io.storages.object_store import GetObjectResult, ObjectStoreClient
 from kassette_io.storages.store_check import StoreCheck
 
 FIRST_CONTACT: Final = 5.0
-"""Seconds of patience with a store that has not answered yet."""
+"""The patience, in seconds, with a store that has not answered yet."""
 
 _JOURNAL: Final = "journal.jsonl"
 _REMEMBERED_READS: Final = 1024
@@ -78,15 +78,15 @@ _REMEMBERED_BYTES: Final = 32 * 2**20
 _Answer: TypeAlias = Found | NotFound | GetFailed | GetDenied
 
 _OPEN: Final[dict[int, WeakSet[RemoteStorage]]] = {}
-"""The storages that are not closed yet, by the ``id`` of their client."""
+"""The storages that are not closed, by the ``id`` of their client."""
 
 
 @final
 class _Writer:
-    """One run's writer, the jobs that wait for it, and the loop that serves them, if any does.
+    """One run's writer, the jobs that wait for it, and the loop that serves them, if any.
 
-    ``session`` is the one that it is kept for; those ``left`` were given up, whether or not their
-    ``start`` has landed.
+    ``session`` is the open session; the sessions in ``left`` were abandoned, whether or not their
+    ``start`` entry was written.
     """
 
     __slots__ = ("jobs", "left", "object", "served_on", "session")
@@ -101,16 +101,17 @@ class _Writer:
 
 @final
 class RemoteStorage:
-    """Keeps journals in an object store that honours conditional puts, such as S3.
+    """Stores journals in an object store that honours conditional writes, such as S3.
 
-    ``prefix`` is put before every key. ``patience`` is for how many seconds an append or a read
-    outlasts an outage of the store (a restart, a network that is down) before it gives up with
-    StorageError; an append is given up at most as long after that as two requests may take.
+    ``prefix`` is prepended to every key. ``patience`` is how many seconds an append or a read
+    retries during an outage of the store (a restart, a network failure) before it raises
+    StorageError; an append may take longer than that by the time of two requests.
 
-    Use one ``RemoteStorage`` from one event loop at a time. ``async with`` (or ``aclose``) closes
-    its client, unless other storages that have it are not closed yet.
+    Use a ``RemoteStorage`` from one event loop at a time. ``async with`` (or ``aclose``) closes its
+    client, unless another open storage shares that client.
 
-    Raises UsageError for a client or a patience that is none.
+    Raise UsageError for an object that is not a client, and for a ``patience`` that is negative or
+    not a number.
     """
 
     def __init__(
@@ -118,11 +119,13 @@ class RemoteStorage:
     ) -> None:
         if not isinstance(client, ObjectStoreClient):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise UsageError(  # the annotation is not checked at run time
-                f"{client!r} is no client of an object store: it needs get_object, put_object and "
-                "list_prefixes, as S3ObjectStoreClient(bucket) has them"
+                f"{client!r} is not an object store client: it needs get_object, put_object and "
+                "list_prefixes; for S3, pass S3ObjectStoreClient(bucket)"
             )
         if not patience >= 0:  # NaN as well
-            raise UsageError(f"patience is a number of seconds, 0 or more, not {patience!r}")
+            raise UsageError(
+                f"patience must be a number of seconds, 0 or greater, not {patience!r}"
+            )
         self._client = client
         self._patience = patience
         self._answered = False
@@ -135,7 +138,7 @@ class RemoteStorage:
         return f"RemoteStorage({self._client!r}, prefix={self._prefix!r})"
 
     async def append(self, run_id: str, entry: Entry) -> int:
-        """See ``Storage.append``. One put, if nobody else has written since the last."""
+        """See ``Storage.append``. One put, unless another session has written in between."""
         return await self.append_all(run_id, [entry])
 
     async def append_all(self, run_id: str, entries: list[Entry]) -> int:
@@ -144,7 +147,7 @@ class RemoteStorage:
         return int(await self._perform(run_id, AppendEntries(tuple(entries))))
 
     async def read_all(self, run_id: str) -> list[Entry]:
-        """See ``Storage.read_all``. One get, and more only during an outage."""
+        """See ``Storage.read_all``. One get; more only during an outage."""
         key = self._key(check_run_id(run_id))
         try:
             found = await self._look(key)
@@ -158,7 +161,7 @@ class RemoteStorage:
         return entries
 
     def _remember(self, run_id: str, found: GetObjectResult | None) -> None:
-        """Keep what a read has found, for as many openings at once as memory allows."""
+        """Store what a read found for the next opening, for a limited number of runs and bytes."""
         self._read[run_id] = found
         self._read.move_to_end(run_id)
         size = sum(len(each.content) for each in self._read.values() if each is not None)
@@ -185,7 +188,7 @@ class RemoteStorage:
                     if is_run_id(name):
                         yield name
             except Exception as error:
-                if find is None and last is not None:  # it cannot go on where it was
+                if find is None and last is not None:  # it cannot resume in the middle
                     outage = Outage(0.0)
                 await self._outlast(outage, error, f"list the runs in {self!r}")
             else:
@@ -201,7 +204,7 @@ class RemoteStorage:
         await self._perform(run_id, AppendEntries(tuple(entries), create=True))
 
     async def release(self, run_id: str, session: int) -> None:
-        """See ``SessionStorage.release``; nothing is locked, the writer's copy is dropped."""
+        """See ``SessionStorage.release``. There is no lock; the cached object is dropped."""
         self.abandon(run_id, session)
 
     def abandon(self, run_id: str, session: int) -> None:
@@ -215,11 +218,12 @@ class RemoteStorage:
             self._drop_if_idle(run_id, writer)
 
     async def check(self) -> None:
-        """Prove, with a scratch object, that the store keeps what journals rely on.
+        """Verify, with a scratch object, that the store meets the requirements of journals.
 
-        Both conditions must be enforced, and a read must see the last write. A store that ignores
-        conditions in silence would lose entries. Scratch objects are removed if the client has a
-        ``delete_object``. Raises StorageError that names every promise the store breaks.
+        It must enforce If-Match and If-None-Match, and a read must return the last write. A store
+        that silently ignores these conditions would lose entries. Scratch objects are deleted if
+        the client has ``delete_object``. Raise StorageError that names every requirement the store
+        does not meet, or says why the check could not be made.
         """
         key = f"{self._prefix}.check/{os.urandom(8).hex()}"
         check = StoreCheck(self._client, self._look, key)
@@ -233,12 +237,12 @@ class RemoteStorage:
             await check.clean_up()
         if broken:
             raise StorageError(
-                f"{self._client!r} must not keep journals, entries would be lost: "
+                f"{self._client!r} cannot be used for journals, as entries would be lost: "
                 + "; ".join(broken)
             )
 
     async def aclose(self) -> None:
-        """Close the client, if it can be closed and no other storage has it open."""
+        """Close the client, if it can be closed and no other open storage shares it."""
         others = _OPEN.get(id(self._client), WeakSet())
         others.discard(self)
         if others:
@@ -269,7 +273,7 @@ class RemoteStorage:
     async def _perform(self, run_id: str, command: AppendEntries) -> Any:
         try:
             return await perform(partial(self._post, run_id), command)
-        except GeneratorExit:  # nobody is told of the session that this may still open
+        except GeneratorExit:  # the caller will not learn of the session that this may still open
             self.abandon(run_id, command.entries[-1].session)
             raise
 
@@ -283,7 +287,7 @@ class RemoteStorage:
             spawn(self._serve, run_id, writer)
 
     async def _serve(self, run_id: str, writer: _Writer) -> None:
-        """Settle what waits, batch by batch."""
+        """Write the queued entries, batch by batch."""
         while writer.jobs:
             batch = _take_batch(writer.jobs)
             try:
@@ -303,7 +307,7 @@ class RemoteStorage:
         command = AppendEntries(entries, create=create, patience=self._budget)
         if isinstance(entries[0], StartEntry) and run_id in self._read:
             if create and self._read[run_id] is not None:
-                await self.read_all(run_id)  # what was there may have been deleted since
+                await self.read_all(run_id)  # the object may have been deleted since
             known = self._read.pop(run_id)
             if not writer.object.known:
                 writer.object.know(*((b"", None) if known is None else (known.content, known.etag)))
@@ -349,7 +353,7 @@ class RemoteStorage:
 
     async def _put(self, key: str, body: bytes, etag: str | None) -> AppendCommand:
         try:
-            put: Any = self._client.put_object  # whatever it gives
+            put: Any = self._client.put_object  # it may return anything
             answer = await put(key, body, etag)
         except PreconditionFailedError:
             self._answered = True
@@ -361,9 +365,9 @@ class RemoteStorage:
         except Exception as error:
             return PutUnclear(error)
         self._answered = True
-        if not isinstance(answer, str):  # it was written; reading it back tells the etag
+        if not isinstance(answer, str):  # it was written; a read will return the etag
             return PutUnclear(
-                StorageError(f"{self._client!r}.put_object gave {answer!r} for an etag")
+                StorageError(f"{self._client!r}.put_object returned {answer!r}, not an etag")
             )
         return PutDone(answer)
 
@@ -372,7 +376,7 @@ class RemoteStorage:
         return self._patience if self._answered else min(self._patience, FIRST_CONTACT)
 
     async def _look(self, key: str) -> GetObjectResult | None:
-        """Return what is at ``key``; an outage is outlasted."""
+        """Return the object at ``key``, retrying during an outage."""
         outage = Outage(self._budget)
         while True:
             match await self._get(key):
@@ -384,7 +388,7 @@ class RemoteStorage:
                     await self._outlast(outage, error, f"read {key}")
 
     async def _outlast(self, outage: Outage, error: BaseException, doing: str) -> None:
-        """Pause before a read is repeated; raise where that is of no use, or not any more."""
+        """Pause before a read is retried; raise if a retry is useless, or patience is used up."""
         if not _may_pass(error):
             raise error
         now = anyio.current_time()
@@ -400,14 +404,14 @@ class RemoteStorage:
 
 
 def _may_pass(error: BaseException) -> bool:
-    """Return whether the same read may succeed in a while."""
+    """Return whether the same read may succeed later."""
     if isinstance(error, KassetteError):
         return isinstance(error, StorageError) and not error.rolled_back
     return True
 
 
 def _as_found(client: ObjectStoreClient, answer: object) -> Found | None:
-    """Return what a client gave; raise UsageError for what no client may give."""
+    """Return what a client returned; raise UsageError for a result of the wrong type."""
     if answer is None:
         return None
     content: Any = getattr(answer, "content", None)
@@ -415,14 +419,14 @@ def _as_found(client: ObjectStoreClient, answer: object) -> Found | None:
     if type(content) in (bytes, bytearray, memoryview) and isinstance(etag, str):
         return Found(bytes(content), etag)
     raise UsageError(
-        f"{client!r}.get_object gave a {type(answer).__name__} with content of type "
-        f"{type(content).__name__} and the etag {etag!r}. It has to give a GetObjectResult with "
-        "the bytes of the object as they are stored (not a text made of them) and a str"
+        f"{client!r}.get_object returned a {type(answer).__name__} with content of type "
+        f"{type(content).__name__} and the etag {etag!r}. It must return a GetObjectResult with "
+        "the object's bytes as stored (not decoded to text) and a str"
     )
 
 
 def _take_batch(jobs: list[Job]) -> list[Job]:
-    """Take the jobs that can go out in one put: appends do, a new journal goes alone."""
+    """Take the jobs that one put can serve: several appends, or one new journal."""
     alone = [cast("AppendEntries", job.request).create for job in jobs]
     size = max(alone.index(True), 1) if True in alone else len(jobs)
     batch = jobs[:size]

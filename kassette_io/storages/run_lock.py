@@ -1,24 +1,25 @@
-"""The lock file of one run (D14); what is in the journal is not known here.
+"""The lock file of one run; knows nothing about the journal's contents.
 
 Rules:
-- The lock is an advisory ``flock`` on ``{run_id}.lock``. The kernel gives it up on any death of the
-  holder, so there is nothing to reclaim and no pid to believe: pids are reused, and mean nothing
-  in another container.
-- A lock counts only on the file that the path names. Whoever gets the flock looks whether the path
-  still names the same file, and begins anew if not; the holder removes the file before it lets go.
-- The file says in JSON who holds it. That is for people; no decision about a lock of ours reads it.
-  That it says anything when it is taken (``left_over``) tells that the last holder never let go: it
-  died, and what it wrote may be in the page cache alone.
-- The TypeScript kassette takes no flock: its lock is a file that says a pid. As long as a process
-  has that pid, the lock counts as held and the file is left as it is. The pid may be another
-  process's by now, or mean one in another container, which the original cannot tell either. Then a
-  person has to remove the file, as the error says: a run that waits is better than one that two
-  write. A pid that no process has, or that is our own, is a dead session's, and its lock is taken.
+- The lock is an advisory ``flock`` on ``{run_id}.lock``. The kernel releases it however the holder
+  dies, so there is nothing to reclaim and no pid to trust: pids are reused, and mean nothing in
+  another container.
+- A lock only counts on the file that the path names. After getting the flock, a process checks
+  that the path still names the same file, and retries if not; the holder removes the file before
+  it releases the flock.
+- The file names its holder in JSON. That is for people; no decision about our own lock reads it.
+  If it is not empty when the lock is taken (``left_over``), the last holder never released it: it
+  died, and its writes may only be in the page cache.
+- The TypeScript kassette takes no flock: its lock is a file with a pid. While a process has that
+  pid, the lock counts as held and the file is not touched. The pid may have been reused, or refer
+  to another container, which the original cannot detect either. Then a person has to remove the
+  file, as the error says: a waiting run is better than one with two writers. If no process has the
+  pid, or it is our own, the session is dead and its lock is taken.
 - While a session is open the file also says which steps are running (``note_running``). It is
-  written without fsync by one ``pwrite`` of the whole text, so it survives every death of the
-  process, and what reads it has no part in any decision.
-- A forked child inherits the descriptor and with it the lock, so it closes it at once. No fork
-  happens between taking a descriptor and knowing of it.
+  written without fsync, by one ``pwrite`` of the whole text, so it survives however the process
+  dies. No decision reads it.
+- A forked child inherits the file descriptor and with it the lock, so it closes it immediately. No
+  fork happens between opening a descriptor and registering it.
 """
 
 from __future__ import annotations
@@ -35,18 +36,18 @@ from kassette_io import _clock
 
 try:
     import fcntl
-except ImportError:  # no POSIX system; journals can be read all the same, and object stores used
+except ImportError:  # not a POSIX system: journals can still be read, and object stores used
     fcntl = None  # type: ignore[assignment]
 
 _OURS: Final = {"pid", "host", "runId", "session", "since"}
-"""What a lock file of this library says."""
+"""The members of a lock file of this library."""
 
 READ_AT_MOST: Final = 4096
 
 
 @final
 class RunLock:
-    """A held lock; made by ``RunLock.take``."""
+    """A held lock, returned by ``RunLock.take``."""
 
     __slots__ = ("_fd", "_found", "_guard", "_holder", "_length", "_path", "left_over")
 
@@ -63,13 +64,13 @@ class RunLock:
     def take(cls, path: str, *, run_id: str, session: int) -> RunLock:
         """Take the lock without waiting.
 
-        Raises WriteContentionError, naming the holder, if it is held, StorageError if the file
-        cannot be made or the system has no such locks.
+        Raise WriteContentionError, naming the holder, if it is held, and StorageError if the file
+        cannot be created or the system has no ``flock``.
         """
         if fcntl is None:  # pyright: ignore[reportUnnecessaryComparison]
             raise StorageError(
-                f"cannot lock {path}: this Python has no fcntl, by which LocalStorage locks files. "
-                "Write on a POSIX system, or keep the journals in an object store",
+                f"cannot lock {path}: this Python has no fcntl module, which LocalStorage needs. "
+                "Use a POSIX system, or RemoteStorage with an object store",
                 run_id=run_id,
             )
         while True:
@@ -93,14 +94,14 @@ class RunLock:
             if isinstance(refused, BlockingIOError):
                 raise WriteContentionError(
                     f"run {run_id!r} is open in another session ({held_by}). "
-                    "Wait for it to end, or stop it",
+                    "Wait until that session ends, or stop its process",
                     run_id=run_id,
                 )
             if other is not None:
                 raise WriteContentionError(
-                    f"run {run_id!r} is open in process {other}, as {path} says in the way of the "
-                    "TypeScript kassette. Wait for it to end, or stop it; if that process has "
-                    "nothing to do with the run (pids are used again), remove the file",
+                    f"run {run_id!r} is open in process {other}, according to {path}, a lock file "
+                    "of the TypeScript kassette. If that process works on the run, wait for it to "
+                    "end; if its pid has been reused by an unrelated process, remove the file",
                     run_id=run_id,
                 )
             if refused is not None:
@@ -109,7 +110,7 @@ class RunLock:
                 ) from refused
 
     def is_held(self) -> bool:
-        """Tell whether the path still names the locked file; somebody may have removed it."""
+        """Return whether the path still names the locked file, which may have been removed."""
         return _names(self._path, self._found)
 
     def note_running(self, running: bytes) -> None:
@@ -128,9 +129,9 @@ class RunLock:
                     os.pwrite(self._fd, padded, 0)
 
     def release(self, *, left_over: bool = False) -> None:
-        """Remove the file and let go; a file that cannot be removed is nobody's.
+        """Remove the file and release the lock, even if the file cannot be removed.
 
-        With ``left_over`` the file stays, as if the holder had died.
+        With ``left_over`` the file remains, as if the holder had died.
         """
         with suppress(OSError):
             if not left_over and self.is_held():
@@ -141,7 +142,7 @@ class RunLock:
 
 
 _GUARD = threading.Lock()
-"""Held while a descriptor is taken or closed, and across every fork."""
+"""Held while a descriptor is opened or closed, and across every fork."""
 
 _DESCRIPTORS: set[int] = set()
 """The descriptors that a forked child must close."""
@@ -159,7 +160,7 @@ def _close(fd: int) -> None:
     with _GUARD:
         if fd in _DESCRIPTORS:
             _DESCRIPTORS.discard(fd)
-            with suppress(OSError):  # whatever it says, it is closed
+            with suppress(OSError):  # it is closed even if close reports an error
                 os.close(fd)
 
 
@@ -225,20 +226,20 @@ def _read_holder(fd: int) -> str:
         holder = orjson.loads(os.pread(fd, READ_AT_MOST, 0))
         return f"pid {holder['pid']} on {holder['host']} since {holder['since']}"
     except (OSError, ValueError, KeyError, TypeError):
-        return "its lock file does not say whose"
+        return "its lock file does not name the holder"
 
 
 def _other_holder(fd: int) -> int | None:
-    """Return the pid that a lock file of another kassette says, if a process has it."""
+    """Return the pid in a lock file of another implementation, if a process has that pid."""
     pid = pid_of_another(os.pread(fd, READ_AT_MOST, 0))
     return pid if pid is not None and _is_alive(pid) else None
 
 
 def pid_of_another(text: bytes) -> int | None:
-    """Return the pid in the lock file ``text`` if another kassette has written it.
+    """Return the pid in the lock file ``text`` if another implementation wrote it.
 
-    The original's pages say that the file holds a pid, not how: taken are one that stands at the
-    beginning, and the member of that name of an object.
+    The documentation of the TypeScript kassette says that the file has a pid, but not in which
+    form: a number at the beginning and the member ``pid`` of a JSON object are both accepted.
     """
     first = text.split(maxsplit=1)[:1]
     pid: Any = int(first[0]) if first and first[0].isdigit() and len(first[0]) < 20 else None
@@ -259,5 +260,5 @@ def _is_alive(pid: int) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
-        pass  # it is there, and somebody else's
+        pass  # it exists and belongs to another user
     return True

@@ -1,18 +1,18 @@
-"""Objects in an S3-compatible bucket, through aioboto3; which append is right is not decided here.
+"""Objects in an S3-compatible bucket, through aioboto3; no decision about appends is made here.
 
-Rules (D5, D16):
-- One operation is one request. The SDK's own retries are off, and so is aiohttp's quiet second
-  attempt after a lost connection: a put that is repeated below us comes back as a false 412. What
-  may pass is asked again by ``RemoteStorage``, which knows for how long.
-- Every request has a deadline of our own, and it moves while bytes do: a request is given up after
-  ``timeout`` seconds without progress. What was handed to the operating system is out of sight, so
-  for that much a put is given the time that a slow line takes. The ``Expect: 100-continue`` header,
-  for whose answer aiohttp waits without a deadline, is not sent.
-- A body is believed only if it is certainly whole: as long as declared, or, where no length was
-  declared, with the MD5 that its etag is, or as long as a HEAD of the same etag says.
-- Only the store itself can say that there is no such object (``_s3_errors``).
-- Etags go out without quotes, which every store that honours conditions accepts.
-- aioboto3 is imported when the first client is opened. Under trio the client lives on an asyncio
+Rules:
+- One operation is one request. The SDK's own retries are off, and so is aiohttp's silent second
+  attempt after a lost connection: a put that is repeated below us returns a false 412.
+  ``RemoteStorage`` retries transient errors; it knows for how long.
+- Every request has a deadline of our own, which moves while bytes do: a request fails after
+  ``timeout`` seconds without progress. Data in the operating system's buffers is invisible, so a
+  put gets the extra time that a slow connection needs for it. The ``Expect: 100-continue`` header
+  is not sent, because aiohttp waits for its response without a deadline.
+- A body is accepted only if it is certainly complete: it has the declared length or, without one,
+  the MD5 that its etag states, or the length that a HEAD of the same etag returns.
+- Only the store itself can report that an object does not exist (``s3_errors``).
+- Etags are sent without quotes, which every store with conditional writes accepts.
+- aioboto3 is imported when the first client is opened. Under trio the client runs on an asyncio
   loop in a background thread.
 """
 
@@ -34,11 +34,11 @@ from kassette_io.storages.object_store import GetObjectResult
 _CONNECT_TIMEOUT: Final = 10.0
 _PIECE: Final = 2**20
 _WATCHED: Final = 2**16
-"""Bytes from which on an upload is watched; less than that is gone at once."""
+"""The size in bytes from which an upload is watched; a smaller one is sent immediately."""
 _SLOWEST: Final = 2**17
-"""Bytes per second that a line is expected to carry at least."""
+"""The slowest expected connection, in bytes per second."""
 _OUT_OF_SIGHT: Final = 2**22
-"""Bytes that an operating system takes without having sent them."""
+"""How many unsent bytes an operating system may buffer."""
 _SESSION_SETTINGS: Final = frozenset(
     {
         "aws_access_key_id",
@@ -52,25 +52,27 @@ _SESSION_SETTINGS: Final = frozenset(
 
 @final
 class S3ObjectStoreClient:
-    """An ``ObjectStoreClient`` over one bucket of S3 or of a store that speaks it.
+    """An ``ObjectStoreClient`` for one bucket of S3 or of an S3-compatible store.
 
-    Region, endpoint, credentials and profile come the usual ways of the AWS SDKs
-    (``AWS_ENDPOINT_URL_S3``, ``AWS_PROFILE``, …), or as ``settings``: ``region_name``,
+    Region, endpoint, credentials and profile are configured as usual for AWS SDKs
+    (``AWS_ENDPOINT_URL_S3``, ``AWS_PROFILE``, …), or with ``settings``: ``region_name``,
     ``profile_name``, ``aws_access_key_id``, ``endpoint_url``, ``verify`` and so on, as aioboto3's
-    session and client take them. ``client`` is an open aioboto3 client to use instead (asyncio
-    only); it is not closed here. ``timeout`` is after how many seconds without an answer or any
-    progress one request is given up.
+    session and client accept them. ``client`` is an open aioboto3 client to use instead (asyncio
+    only); it is not closed here. ``timeout`` is the number of seconds without a response or any
+    progress after which a request fails.
 
-    The client is opened at its first use and closed by ``aclose`` or ``async with``. Whatever a
-    setting makes impossible is a UsageError, when the client is opened; what the store refuses, and
-    what may pass, is a StorageError.
+    The client is opened by the first request and closed by ``aclose`` or ``async with``. Opening it
+    raises UsageError for invalid settings; requests raise StorageError for what the store refuses
+    and for transient errors.
     """
 
     def __init__(
         self, bucket: str, *, client: Any = None, timeout: float = 10.0, **settings: Any
     ) -> None:
         if not 0 < timeout < inf:
-            raise UsageError(f"timeout is a number of seconds above 0, not {timeout!r}")
+            raise UsageError(
+                f"timeout must be a finite number of seconds greater than 0, not {timeout!r}"
+            )
         self.bucket = bucket
         self._timeout = timeout
         self._settings = settings
@@ -86,7 +88,7 @@ class S3ObjectStoreClient:
         return f"S3ObjectStoreClient({self.bucket!r})"
 
     async def get_object(self, key: str) -> GetObjectResult | None:
-        """See ``ObjectStoreClient.get_object``. Raises StorageError."""
+        """See ``ObjectStoreClient.get_object``. Raise StorageError."""
         return await self._home.call(self._get, key)
 
     async def put_object(self, key: str, content: bytes, etag: str | None) -> str:
@@ -94,7 +96,7 @@ class S3ObjectStoreClient:
         return await self._home.finish(self._put, key, content, etag)
 
     async def list_prefixes(self, prefix: str) -> AsyncIterator[str]:
-        """See ``ObjectStoreClient.list_prefixes``; one request a page, as it is asked for."""
+        """See ``ObjectStoreClient.list_prefixes``; one request per page, made on demand."""
         token: str | None = None
         while True:
             more = {} if token is None else {"ContinuationToken": token}
@@ -108,11 +110,11 @@ class S3ObjectStoreClient:
     async def list_prefixes_with(
         self, prefix: str, name: str, *, after: str | None = None
     ) -> AsyncIterator[str]:
-        """Yield every ``x`` for which there is ``{prefix}{x}/{name}``, in the store's order.
+        """Yield every ``x`` for which ``{prefix}{x}/{name}`` exists, in the store's order.
 
-        It begins behind ``after``. All keys below the prefix are looked at, a page of them with one
-        request, so where there is nothing but such objects this costs no more than a listing. What
-        else lies below an ``x`` costs at most two requests more, however much it is.
+        It starts after ``after``. All keys below the prefix are listed, one page per request, so
+        if there are only such objects this costs no more than a listing. Other objects below an
+        ``x`` cost at most two requests more, however many there are.
         """
         where: dict[str, str] = {}
         last = ""
@@ -136,11 +138,11 @@ class S3ObjectStoreClient:
             last = max(last, keys[-1], key=_order)
 
     async def delete_object(self, key: str) -> None:
-        """Remove an object; only ``RemoteStorage.check`` asks for it, of its scratch objects."""
+        """Delete an object; only ``RemoteStorage.check`` does, to remove its scratch objects."""
         await self._home.call(self._delete, key)
 
     async def aclose(self) -> None:
-        """Close the client and the connections that it holds."""
+        """Close the client and its connections."""
         if self._opening is not None:
             await self._home.finish(self._close)
         await self._home.aclose()
@@ -178,7 +180,7 @@ class S3ObjectStoreClient:
     async def _check_whole(
         self, client: Any, key: str, content: bytes, etag: str, declared: int | None
     ) -> None:
-        """Raise Unusable unless ``content`` is certainly all of the version ``etag``."""
+        """Raise Unusable unless ``content`` is certainly the complete version ``etag``."""
         if declared is None:
             if md5(content, usedforsecurity=False).hexdigest() == etag:
                 return
@@ -186,11 +188,11 @@ class S3ObjectStoreClient:
             declared = head.get("ContentLength") if _etag(head) == etag else None
         if declared is None:
             raise s3_errors.Unusable(
-                f"a body of {len(content)} bytes came without a length, and a HEAD did not tell it "
-                "either, so nobody can say whether it is whole"
+                f"a body of {len(content)} bytes came without a length, and a HEAD request did not "
+                "return one either, so it may be incomplete"
             )
         if declared != len(content):
-            raise s3_errors.Unusable(f"{len(content)} bytes came of {declared}")
+            raise s3_errors.Unusable(f"received {len(content)} of {declared} bytes")
 
     async def _put(self, key: str, content: bytes, etag: str | None) -> str:
         client = await self._open()
@@ -207,9 +209,11 @@ class S3ObjectStoreClient:
         except Exception as error:
             if s3_errors.is_refused_condition(error):
                 raise PreconditionFailedError(
-                    f"{key} in bucket {self.bucket!r} is not the version that was expected"
+                    f"{key} in bucket {self.bucket!r} is not the expected version"
                 ) from error
-            slow = f"; the upload is {len(content)} bytes, if that is much here, raise timeout="
+            slow = (
+                f"; the upload has {len(content)} bytes, so if the network is slow, raise timeout="
+            )
             self._fail("write", key, error, self._silence + slow)
 
     async def _list_page(self, prefix: str, where: dict[str, str]) -> dict[str, Any]:
@@ -235,7 +239,7 @@ class S3ObjectStoreClient:
         if self._given is not None:
             if self._home.elsewhere:
                 raise UsageError(
-                    "an aioboto3 client works in its own asyncio loop only; under trio, give its "
+                    "an aioboto3 client works only in its own asyncio loop; under trio, pass its "
                     "settings instead of client="
                 )
             self._endpoint = str(self._given.meta.endpoint_url)
@@ -275,7 +279,7 @@ class S3ObjectStoreClient:
         if opening is None or self._loop is not asyncio.get_running_loop():
             await self._forget()
             return
-        async with opening:  # a client that is just being opened would be left open
+        async with opening:  # otherwise a client that is just being opened would stay open
             await self._forget()
 
     async def _forget(self) -> None:
@@ -291,20 +295,20 @@ class S3ObjectStoreClient:
         return f"no answer and no progress for {self._timeout:g} s"
 
     def _fail(self, verb: str, key: str, error: Exception, silence: str) -> NoReturn:
-        """Raise the error that says what to do, with ``rolled_back`` if it is certain."""
+        """Raise the error that explains ``error``, with ``rolled_back`` if that is certain."""
         found = s3_errors.meaning(error, silence, opening=verb == "open")
         what = f"{key} " if key else ""
         told = f"cannot {verb} {what}in bucket {self.bucket!r} at {self._endpoint}: {found.why}"
         if found.misuse:
             raise UsageError(told) from error
-        # what a client of the user's has repeated by itself may have landed before
+        # a put that the user's own client retried may have succeeded before
         certain = found.certain and (self._given is None or s3_errors.repeats(error) == 0)
         raise StorageError(told, rolled_back=certain) from error
 
 
 @final
 class _Watched(BytesIO):
-    """The body of a put, which moves its deadline while it is being read."""
+    """The body of a put, which extends its deadline while it is being read."""
 
     def __init__(self, content: bytes, deadline: asyncio.Timeout, timeout: float) -> None:
         super().__init__(content)
@@ -318,7 +322,7 @@ class _Watched(BytesIO):
 
     def _move(self, sent: int) -> None:
         unseen = min(sent + _WATCHED, _OUT_OF_SIGHT) / _SLOWEST
-        with suppress(RuntimeError):  # the request has ended meanwhile
+        with suppress(RuntimeError):  # the request has ended in the meantime
             self._deadline.reschedule(self._loop.time() + self._timeout + unseen)
 
 
@@ -327,25 +331,25 @@ def _watched(content: bytes, deadline: asyncio.Timeout, timeout: float) -> bytes
 
 
 def _beyond(key: str, prefix: str, name: str) -> str | None:
-    """Return behind which key to go on after ``key``; None: behind itself, as a page does anyway.
+    """Return the key after which to continue listing after ``key``; None for ``key`` itself.
 
-    What lies below an ``x`` is skipped: up to ``{x}/{name}`` if that is still to come, or whole.
+    Other objects below an ``x`` are skipped: up to ``{x}/{name}`` if it is still ahead, or all.
     """
     found, slash, rest = key[len(prefix) :].partition("/")
     if not slash:
         return None
     if _order(rest) > _order(name):
-        return f"{prefix}{found}0"  # "0" comes next to "/"; an object of that name is no journal
+        return f"{prefix}{found}0"  # "0" sorts after "/"; an object of that name is not a journal
     return f"{prefix}{found}/{name[:-1]}" if _order(rest) < _order(name[:-1]) else None
 
 
 def _order(key: str) -> bytes:
-    """Return what stores sort keys by."""
+    """Return the bytes by which stores sort keys."""
     return key.encode("utf-8", "surrogatepass")
 
 
 def _etag(answer: dict[str, Any]) -> str:
     etag: object = answer.get("ETag")
     if not isinstance(etag, str):
-        raise s3_errors.Unusable("an answer without an etag, which is not the store's")
+        raise s3_errors.Unusable("the response has no etag, so it is not from the store")
     return etag.strip('"')

@@ -1,4 +1,4 @@
-"""How an aioboto3 client is made so that one put is one request; loaded when S3 is first used."""
+"""Makes aioboto3 clients for which one put is one request; loaded when S3 is first used."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ _CONNECTIONS: Final = 50
 
 
 class _OneRequestSession(AIOHTTPSession):
-    """An HTTP session that sends a request once, whatever comes of it.
+    """An HTTP session that sends a request exactly once.
 
-    It does not repeat one whose connection was lost, nor send it to where a redirect points, for
-    which it was not signed. The SDK itself deals with buckets of other regions, which S3 names.
+    It neither retries after a lost connection nor follows a redirect, for which the request is not
+    signed. The SDK itself handles buckets in other regions, which S3 names.
     """
 
     async def _get_session(self, proxy_url: Any) -> Any:
-        base: Any = super()  # the stubs do not have it
+        base: Any = super()  # it is missing from the stubs
         session: Any = await base._get_session(proxy_url)
         session._retry_connection = False
         return _WithoutRedirects(session)
 
 
 class _WithoutRedirects:
-    """All that ``AIOHTTPSession`` uses of an HTTP session."""
+    """The part of an HTTP session that ``AIOHTTPSession`` uses."""
 
     def __init__(self, session: Any) -> None:
         self._session = session
 
     async def request(self, method: str, **options: Any) -> Any:
-        """Send one request. Raises Redirected, with which the SDK would go round in circles."""
+        """Send one request. Raise Redirected for a redirect, on which the SDK would loop."""
         answer = await self._session.request(method, **options, allow_redirects=False)
         place: str | None = answer.headers.get("location")
         if 300 <= answer.status < 400 and place and "x-amz-bucket-region" not in answer.headers:
@@ -53,7 +53,7 @@ async def open_client(
     connect_timeout: float,
     read_timeout: float,
 ) -> Any:
-    """Open an S3 client on ``stack``. The timeouts are seconds of silence on a connection."""
+    """Open an S3 client on ``stack``. The timeouts are seconds without data on a connection."""
     settings = dict(client)
     config = _config(settings.pop("config", None), connect_timeout, read_timeout)
     made: Any = aioboto3.Session(**session)
@@ -63,7 +63,7 @@ async def open_client(
 
 
 def _config(given: Any, connect_timeout: float, read_timeout: float) -> Any:
-    """Return our settings, the user's over them, and over all what makes one put one request."""
+    """Return our defaults, overridden by the user's, then by what makes one put one request."""
     config: Any = AioConfig(
         connect_timeout=connect_timeout,
         read_timeout=read_timeout,

@@ -1,14 +1,15 @@
 """What an error of the S3 client means, and what to do about it; nothing is requested here.
 
 Rules:
-- Only the store itself can say no. An answer without S3's error body (a code such as ``NoSuchKey``)
-  comes from something before it: a proxy, a load balancer, a server that is still starting. It is
-  as unclear as no answer, whatever its status. So 404 means that there is no such object only as
-  ``NoSuchKey``.
-- Certain are: what was never sent (no credentials, a certificate that is not trusted), a redirect,
-  501, and a 4xx of the store that says nothing of a passing state. All else may pass.
+- Only the store itself can refuse. A response without S3's error body (a code such as
+  ``NoSuchKey``) comes from something in front of it: a proxy, a load balancer, a server that is
+  still starting. It is as inconclusive as no response, whatever its status. So a 404 means that an
+  object does not exist only if its code is ``NoSuchKey``.
+- Certain are: requests that were never sent (no credentials, an untrusted certificate), redirects,
+  501, and a 4xx of the store that does not indicate a transient state. Everything else is
+  transient.
 - What the SDK refuses to send because of a setting is the caller's mistake: UsageError.
-- Every kind has a text of its own, and what the server said is kept.
+- Every kind of error has its own text, which includes the server's message.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ _PASSING_CODES: Final = frozenset(
 )
 _PASSING_STATUSES: Final = frozenset({408, 425, 429})
 _REGION: Final = (
-    "the bucket is in another region, or served elsewhere; set region_name (AWS_REGION) and "
-    "endpoint_url (AWS_ENDPOINT_URL_S3) to where it is"
+    "the bucket is in another region or behind another endpoint; set region_name (AWS_REGION) and "
+    "endpoint_url (AWS_ENDPOINT_URL_S3) accordingly"
 )
 _ADVICE: Final = {
     "AccessDenied": "the credentials lack s3:GetObject, s3:PutObject or s3:ListBucket here",
@@ -48,16 +49,16 @@ _ADVICE: Final = {
     "ExpiredToken": "the credentials have expired; renew them",
     "IllegalLocationConstraintException": _REGION,
     "InvalidAccessKeyId": "the access key is unknown to this store",
-    "InvalidToken": "the session token is not one of this store; renew the credentials",
-    "NoSuchBucket": "create the bucket, or name another",
+    "InvalidToken": "the session token is not valid for this store; renew the credentials",
+    "NoSuchBucket": "create the bucket, or use another one",
     "PermanentRedirect": _REGION,
     "RequestTimeTooSkewed": "the clock of this machine is wrong; set it (with NTP)",
     "SignatureDoesNotMatch": "the secret key does not belong to the access key",
     "TemporaryRedirect": _REGION,
 }
 _NO_CONDITIONS: Final = (
-    "this store does not have conditional writes (If-None-Match, If-Match), so it cannot keep "
-    "journals; use another store, or another version of this one"
+    "this store does not support conditional writes (If-None-Match, If-Match), so it cannot be "
+    "used for journals; use another store, or another version of this one"
 )
 _CREDENTIALS: Final = frozenset(
     {"NoAuthTokenError", "NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError"}
@@ -77,16 +78,16 @@ _SETTINGS: Final = frozenset(
 
 
 class Unusable(Exception):
-    """An answer that cannot be the store's, or not all of it."""
+    """A response that is incomplete or not from the store."""
 
 
 class Redirected(Exception):
-    """The endpoint says that the store is at another place, which is the argument."""
+    """The endpoint redirects to another address, which is the argument."""
 
 
 @final
 class Meaning(Immutable):
-    """What an error says: ``why``, whether that is certain, and whether the caller made it."""
+    """What an error means: ``why``, whether that is certain, and whether the caller caused it."""
 
     why: str
     certain: bool
@@ -96,7 +97,7 @@ class Meaning(Immutable):
 def meaning(error: Exception, silence: str, *, opening: bool = False) -> Meaning:
     """Return what ``error`` means.
 
-    ``silence`` says for what a request was given up; ``opening`` that none was made yet.
+    ``silence`` is the text for a timeout; ``opening`` means that no request was made yet.
     """
     name = type(error).__name__
     if isinstance(error, TimeoutError) or name in ("ReadTimeoutError", "ConnectTimeoutError"):
@@ -108,29 +109,29 @@ def meaning(error: Exception, silence: str, *, opening: bool = False) -> Meaning
     if name in _SETTINGS or (opening and isinstance(error, TypeError | ValueError)):
         return Meaning(f"{name}: {error}; check the settings", certain=True, misuse=True)
     if name in _CREDENTIALS:
-        return Meaning(f"{error}; give credentials the usual AWS ways", certain=True)
+        return Meaning(f"{error}; configure credentials as usual for AWS", certain=True)
     return _connection(error, name)
 
 
 def code(error: Exception) -> str | None:
-    """Return the code of an error answer: S3's own, a mere status or nothing; None: no answer."""
+    """Return the code of an error response: S3's own, an HTTP status or ""; None: no response."""
     found = _response(error).get("Error", {}).get("Code")
     return found if isinstance(found, str) else None
 
 
 def is_refused_condition(error: Exception) -> bool:
-    """Return whether a put's condition did not hold, or another put was under way (any 409)."""
+    """Return whether a put's condition failed, or another put was in progress (any 409)."""
     return status(error) in (409, 412) or code(error) in _CONDITION_CODES
 
 
 def status(error: Exception) -> int | None:
-    """Return the HTTP status of an error answer."""
+    """Return the HTTP status of an error response."""
     found = _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
     return found if isinstance(found, int) else None
 
 
 def repeats(error: Exception) -> int:
-    """Return how often the SDK has repeated the request by itself."""
+    """Return how often the SDK itself has retried the request."""
     return int(_response(error).get("ResponseMetadata", {}).get("RetryAttempts", 0))
 
 
@@ -145,14 +146,14 @@ def _refusal(error: Exception) -> Meaning:
         return Meaning(f"{told}; {_ADVICE.get(given, _REGION)}{_elsewhere(error)}", certain=True)
     if not by_the_store:
         what = "a proxy or load balancer answered, or the store is starting"
-        return Meaning(f"{told} without the error body of S3: {what}", certain=False)
+        return Meaning(f"{told} without an S3 error body: {what}", certain=False)
     advice = f"; {_ADVICE[given]}{_elsewhere(error)}" if given in _ADVICE else ""
     passing = number >= 500 or number in _PASSING_STATUSES or given in _PASSING_CODES
     return Meaning(f"{told}{advice}", certain=number >= 400 and not passing)
 
 
 def _elsewhere(error: Exception) -> str:
-    """Return where an answer says that the bucket is."""
+    """Return where a response says that the bucket is."""
     headers = _response(error).get("ResponseMetadata", {}).get("HTTPHeaders", {})
     found = _response(error).get("Error", {})
     region = headers.get("x-amz-bucket-region") or found.get("Region")
@@ -163,18 +164,18 @@ def _elsewhere(error: Exception) -> str:
 
 
 def _connection(error: Exception, name: str) -> Meaning:
-    """Tell a request that got no answer by what is at the root of its error."""
+    """Return the meaning of an error without a response, from its root cause."""
     roots = list(_roots(error))
     for root in roots:
         if isinstance(root, Redirected):
             return Meaning(
-                f"it redirects to {root}; set endpoint_url (AWS_ENDPOINT_URL_S3) to where it is",
+                f"it redirects to {root}; set endpoint_url (AWS_ENDPOINT_URL_S3) accordingly",
                 certain=True,
             )
         if isinstance(root, ssl.SSLCertVerificationError):
             return Meaning(
                 f"the server's certificate is not trusted: {_verdict(root)}; check "
-                "the host name, or name its authority with verify= (AWS_CA_BUNDLE)",
+                "the host name, or set the certificate authority with verify= (AWS_CA_BUNDLE)",
                 certain=True,
             )
     for root in roots:
@@ -186,17 +187,17 @@ def _connection(error: Exception, name: str) -> Meaning:
             )
         if isinstance(root, gaierror) or "DNS" in type(root).__name__:
             return Meaning(
-                f"its host name is not known: {root}; check endpoint_url (AWS_ENDPOINT_URL_S3) "
-                "and the region",
+                f"the host name cannot be resolved: {root}; check endpoint_url "
+                "(AWS_ENDPOINT_URL_S3) and the region",
                 certain=False,
             )
         if getattr(root, "errno", None) == ECONNREFUSED:
             return Meaning(
-                "connection refused: nothing listens there; check the port, and that it runs",
+                "connection refused: nothing is listening; check the port, and that the store runs",
                 certain=False,
             )
     told = str(roots[-1]) or type(roots[-1]).__name__
-    return Meaning(f"the connection was lost, or there was none: {name}: {told}", certain=False)
+    return Meaning(f"the connection failed or was lost: {name}: {told}", certain=False)
 
 
 def _verdict(error: ssl.SSLCertVerificationError) -> str:
@@ -204,7 +205,7 @@ def _verdict(error: ssl.SSLCertVerificationError) -> str:
 
 
 def _roots(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what is below it, in whatever way its library has wrapped that."""
+    """Yield an error and its causes, however its library wraps them."""
     seen: set[int] = set()
     waiting: list[object] = [error]
     while waiting:
@@ -213,7 +214,7 @@ def _roots(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(each))
         yield each
-        kwargs: Any = getattr(each, "kwargs", {})  # botocore's errors keep what they wrap there
+        kwargs: Any = getattr(each, "kwargs", {})  # where botocore's errors put what they wrap
         wrapped: object = kwargs.get("error")
         waiting += [wrapped, getattr(each, "os_error", None), each.__cause__, each.__context__]
 

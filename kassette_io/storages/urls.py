@@ -1,4 +1,4 @@
-"""Storage by URL, as the command line and configuration files name it."""
+"""Storages by URL, for the command line and configuration files."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def open_storage(url: str) -> LocalStorage | RemoteStorage:
-    """Give the storage at ``url``: ``file:<path>`` or ``s3://<bucket>[/<prefix>]``.
+    """Return the storage at ``url``: ``file:<path>`` or ``s3://<bucket>[/<prefix>]``.
 
-    A path may be relative or absolute. For S3, region, endpoint and credentials come the usual
-    ways of the AWS SDKs. Use it with ``async with``. Raises UsageError for any other URL.
+    A path may be relative or absolute. For S3, region, endpoint and credentials are configured as
+    usual for AWS SDKs. Use the storage with ``async with``. Raise UsageError for any other URL.
     """
     scheme, colon, rest = url.partition(":")
     if scheme == "file" and colon and rest:
@@ -23,7 +23,7 @@ def open_storage(url: str) -> LocalStorage | RemoteStorage:
     if scheme == "s3" and rest.startswith("//"):
         return _open_bucket(url, rest.removeprefix("//"))
     raise UsageError(
-        f"{url!r} names no storage. Use file:<path>, for example file:.kassette, "
+        f"{url!r} is not a storage URL. Use file:<path>, for example file:.kassette, "
         "or s3://<bucket>[/<prefix>]"
     )
 
@@ -34,7 +34,7 @@ def _open_directory(url: str, path: str) -> LocalStorage:
     if path.startswith("//"):
         path = path.removeprefix("//")
         if not path.startswith("/"):
-            raise UsageError(f"{url!r}: a file URL with two slashes names a host; use file:<path>")
+            raise UsageError(f"{url!r}: two slashes in a file URL name a host; use file:<path>")
     return LocalStorage(path)
 
 
@@ -44,5 +44,5 @@ def _open_bucket(url: str, rest: str) -> RemoteStorage:
 
     bucket, _, prefix = rest.partition("/")
     if not bucket:
-        raise UsageError(f"{url!r} names no bucket; use s3://<bucket>[/<prefix>]")
+        raise UsageError(f"{url!r} has no bucket name; use s3://<bucket>[/<prefix>]")
     return RemoteStorage(S3ObjectStoreClient(bucket), prefix=prefix)

@@ -1,11 +1,11 @@
-"""What tests of workflows and storages are made of; it needs no test runner.
+"""Tools for testing workflows and storages; they need no test runner.
 
-- ``conformance``  the rules that every storage has to keep, yours too
-- ``crashes``      a workflow crashed at every point of its life, and recovered
-- ``journals``     a workflow replayed from a journal file; the pytest plugin's fixture
-- ``watching``     how both see each step before it runs
+- ``conformance``  the rules that every storage must obey, including yours
+- ``crashes``      crashes a workflow at every point, and recovers it
+- ``journals``     replays a workflow from a journal file; the pytest plugin's fixture
+- ``watching``     how both intercept each step before it runs
 
-``kassette_io.pytest_plugin`` is the plugin. Nothing of this is imported by ``kassette_io`` itself.
+``kassette_io.pytest_plugin`` is the plugin. ``kassette_io`` itself imports none of this.
 """
 
 from typing import TYPE_CHECKING

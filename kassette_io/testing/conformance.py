@@ -1,6 +1,6 @@
 """A conformance suite for storages, ours and yours; it needs no test runner.
 
-It checks the contract of ``kassette_io.storages.protocol`` on fresh storages that you make:
+It checks the contract of ``kassette_io.storages.protocol`` on fresh storages that you create:
 
     from contextlib import asynccontextmanager
     from kassette_io.testing import storage_conformance
@@ -14,11 +14,11 @@ It checks the contract of ``kassette_io.storages.protocol`` on fresh storages th
         anyio.run(storage_conformance, make_storage, backend="asyncio")
         anyio.run(storage_conformance, make_storage, backend="trio")
 
-It writes some thousand small entries, most of them in runs of their own: a listing that ends after
-its first page, which is one of 1000 keys with S3, cannot be told otherwise.
+It writes a few thousand small entries, most of them in separate runs: otherwise it could not detect
+a listing that ends after its first page, which has 1000 keys in S3.
 
-What it cannot see: whether an append survives a power cut, and whether appends stay atomic when
-processes die or answers get lost. Test that where your storage does its writing.
+It cannot check whether an append survives a power cut, or whether appends stay atomic when
+processes die or responses get lost. Test that in your storage itself.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ from kassette_io.lifecycle import fork, start
 from kassette_io.storages.protocol import SessionStorage, Storage, as_session_storage
 
 MakeStorage: TypeAlias = Callable[[], AbstractAsyncContextManager[Storage]]
-"""Gives an empty storage, which is done with when the context ends."""
+"""Returns an async context manager that yields an empty storage; it may discard it afterwards."""
 
 _STAMP: Final = "2026-01-31T12:00:00.000Z"
 _RUN: Final = "run-1"
 MANY_RUNS: Final = 1001
-"""One more than S3 lists in one answer, the largest page that stores commonly give."""
+"""One more than S3 lists in one response, which is the largest common page size."""
 _AT_ONCE: Final = 8
 _SPELLINGS: Final = (
     b"1.0",
@@ -73,16 +73,16 @@ _SPELLINGS: Final = (
     b'"\\u00e9\\/"',
     b'"\xc3\xa9 e\xcc\x81"',
 )
-"""JSON that JavaScript, PostgreSQL's jsonb or Python's json would write in another way."""
+"""JSON that JavaScript, PostgreSQL's jsonb or Python's json would format differently."""
 
 
 async def storage_conformance(make_storage: MakeStorage) -> None:
-    """Check that a storage keeps every rule, each on a fresh storage from ``make_storage``.
+    """Check that a storage obeys every rule, each on a fresh storage from ``make_storage``.
 
     A storage with ``create``, ``release`` and ``abandon`` is checked as a ``SessionStorage`` too.
-    Run it under every event loop that the storage supports.
+    Run the suite under every event loop that the storage supports.
 
-    Raises AssertionError that says which rule is broken, and how; the first one found.
+    Raise AssertionError that names the first broken rule, and what the storage did instead.
     """
     for rule, check in RULES.items():
         async with make_storage() as storage:
@@ -117,7 +117,7 @@ async def _refuses(
         return
     except Exception as error:
         raise _Broken(f"{what} raised {error!r} instead of {expected}") from error
-    raise _Broken(f"{what} was accepted (it gave {given!r}); {expected} belongs there")
+    raise _Broken(f"{what} was accepted (it returned {given!r}) instead of raising {expected}")
 
 
 def _start(session: int = 1, **fields: Any) -> StartEntry:
@@ -140,7 +140,7 @@ async def _append(storage: Storage, *entries: Entry, run_id: str = _RUN) -> None
 
 
 async def _supersede(storage: Storage) -> None:
-    """Open session 2 after a session 1 that has gone."""
+    """Open session 2 after session 1 was abandoned."""
     await _append(storage, _start(), _step("a"))
     await as_session_storage(storage).release(_RUN, 1)
     await _append(storage, _start(2))
@@ -151,14 +151,14 @@ async def _holds(storage: Storage, *entries: Entry, run_id: str = _RUN) -> list[
     found = await storage.read_all(run_id)
     _expect(
         len(found) == len(entries),
-        f"{len(entries)} entries belong into the journal, read_all gave {len(found)}",
+        f"{len(entries)} entries were appended, read_all returned {len(found)}",
     )
     for offset, (given, wanted) in enumerate(zip(found, entries, strict=True)):
         _expect(
             given.offset == offset,
             f"the entry at position {offset} has offset {given.offset!r} in read_all",
         )
-        _expect(given == wanted.at(offset), f"{wanted!r} was appended, read_all gave {given!r}")
+        _expect(given == wanted.at(offset), f"{wanted!r} was appended, read_all returned {given!r}")
     return found
 
 
@@ -176,9 +176,9 @@ async def _has_the_methods(storage: Storage) -> None:
 
 async def _unknown_runs_are_empty(storage: Storage) -> None:
     found = await storage.read_all(_RUN)
-    _expect(found == [], f"read_all gave {found!r}")
+    _expect(found == [], f"read_all returned {found!r}")
     listed = await _listed(storage)
-    _expect(listed == [], f"list_runs of an empty storage gave {listed!r}")
+    _expect(listed == [], f"list_runs of an empty storage returned {listed!r}")
 
 
 async def _offsets_count_from_0(storage: Storage) -> None:
@@ -187,7 +187,7 @@ async def _offsets_count_from_0(storage: Storage) -> None:
         given = await storage.append(_RUN, entry)
         _expect(
             type(given) is int and given == expected,
-            f"append number {expected + 1} gave offset {given!r} instead of {expected}",
+            f"append number {expected + 1} returned offset {given!r} instead of {expected}",
         )
     await _holds(storage, _start(), _step("a"), _step("b"), _complete())
 
@@ -248,7 +248,7 @@ async def _values_keep_their_spelling(storage: Storage) -> None:
         for given, wanted in zip(found, entries, strict=True):
             _expect(
                 _written(given) == _written(wanted),
-                f"{wanted!r} was appended, read_all gave {given!r}",
+                f"{wanted!r} was appended, read_all returned {given!r}",
             )
 
 
@@ -291,7 +291,7 @@ async def _a_journal_begins_with_start(storage: Storage) -> None:
     await _refuses("a step as the first entry", UsageError, storage.append(_RUN, _step()))
     await _holds(storage)
     listed = await _listed(storage)
-    _expect(listed == [], f"list_runs gave {listed!r} after an append that was refused")
+    _expect(listed == [], f"list_runs returned {listed!r} after a refused append")
     await _append(storage, _start())
     await _refuses(
         "a step of a session without a start", UsageError, storage.append(_RUN, _step(session=5))
@@ -337,7 +337,7 @@ async def _racing_starts_leave_one_owner(storage: Storage) -> None:
     async with create_task_group() as group:
         for number in range(8):
             group.start_soon(race, f"w{number}")
-    _expect(len(won) == 1, f"of 8 starts of session 1 at once {len(won)} were accepted")
+    _expect(len(won) == 1, f"of 8 concurrent starts of session 1, {len(won)} were accepted")
     await _holds(storage, _start(1, writer=won[0]))
 
 
@@ -372,8 +372,8 @@ async def _appends_at_once_are_all_kept(storage: Storage) -> None:
             group.start_soon(append, f"s{number}")
     found = await storage.read_all(_RUN)
     at = {each.step_id: each.offset for each in found if isinstance(each, StepEntry)}
-    _expect(len(found) == 31, f"of 30 appends at once the journal holds {len(found) - 1}")
-    _expect(at == given, "append gave other offsets than read_all")
+    _expect(len(found) == 31, f"of 30 concurrent appends the journal has {len(found) - 1}")
+    _expect(at == given, "append returned other offsets than read_all")
     _expect(sorted(given.values()) == [*range(1, 31)], "the offsets are not 1 to 30")
 
 
@@ -383,15 +383,15 @@ async def _a_cancelled_append_is_there_or_not(storage: Storage) -> None:
         await _append(storage, _start(), run_id=run_id)
         await _append_and_cancel(storage, run_id, steps)
         found = await storage.read_all(run_id)
-        _expect(len(found) <= 2, f"the journal holds {len(found)} entries after it")
+        _expect(len(found) <= 2, f"the journal has {len(found)} entries after it")
         offset = await storage.append(run_id, _step("b"))
-        _expect(offset == len(found), f"the next append gave offset {offset}, not {len(found)}")
+        _expect(offset == len(found), f"the next append returned offset {offset}, not {len(found)}")
         landed = [_step("a")] if len(found) == 2 else []
         await _holds(storage, _start(), *landed, _step("b"), run_id=run_id)
 
 
 async def _append_and_cancel(storage: Storage, run_id: str, steps: int) -> None:
-    """Cancel an append after the event loop has gone round ``steps`` times."""
+    """Cancel an append after ``steps`` iterations of the event loop."""
     scope = CancelScope()
 
     async def append() -> None:
@@ -410,7 +410,9 @@ async def _runs_are_listed_once(storage: Storage) -> None:
     for run_id in names:
         await _append(storage, _start(), _step(), run_id=run_id)
     listed = await _listed(storage)
-    _expect(listed == sorted(names), f"the runs are {sorted(names)!r}, list_runs gave {listed!r}")
+    _expect(
+        listed == sorted(names), f"the runs are {sorted(names)!r}, list_runs returned {listed!r}"
+    )
 
 
 async def _runs_are_kept_apart(storage: Storage) -> None:
@@ -425,12 +427,12 @@ async def _case_tells_runs_apart(storage: Storage) -> None:
     run_ids = ["run-a", "RUN-A", "Run-a"]
     for run_id in run_ids:
         found = await storage.read_all(run_id)
-        _expect(found == [], f"read_all of {run_id!r} gave {found!r}, which is another run's")
+        _expect(found == [], f"read_all of {run_id!r} returned {found!r}, which is another run's")
         await _append(storage, _start(), _step(run_id), run_id=run_id)
     for run_id in run_ids:
         await _holds(storage, _start(), _step(run_id), run_id=run_id)
     listed = await _listed(storage)
-    _expect(listed == sorted(run_ids), f"the runs are {run_ids!r}, list_runs gave {listed!r}")
+    _expect(listed == sorted(run_ids), f"the runs are {run_ids!r}, list_runs returned {listed!r}")
 
 
 async def _many_runs_are_listed(storage: Storage) -> None:
@@ -446,7 +448,7 @@ async def _many_runs_are_listed(storage: Storage) -> None:
         for _ in range(_AT_ONCE):
             group.start_soon(write)
     listed = await _listed(storage)
-    _expect(listed == sorted(run_ids), f"of {MANY_RUNS} runs list_runs gave {len(listed)}")
+    _expect(listed == sorted(run_ids), f"of {MANY_RUNS} runs list_runs returned {len(listed)}")
 
 
 async def _runs_at_once_keep_their_order(storage: Storage) -> None:
@@ -470,7 +472,7 @@ async def _bad_run_ids_are_refused(storage: Storage) -> None:
             creating = storage.create(run_id, [_start()])
             await _refuses(f"create of {run_id!r}", UsageError, creating)
     listed = await _listed(storage)
-    _expect(listed == [], f"list_runs gave {listed!r}")
+    _expect(listed == [], f"list_runs returned {listed!r}")
 
 
 async def _runs_recover(storage: Storage) -> None:
@@ -479,11 +481,11 @@ async def _runs_recover(storage: Storage) -> None:
     async with await start(storage, _RUN) as run:
         _expect(run.metadata == {"q": 1}, f"the metadata came back as {run.metadata!r}")
         replayed = await run.record("llm", str, "again")
-        _expect(replayed == "first", f"a recorded step gave {replayed!r} in the next session")
+        _expect(replayed == "first", f"a recorded step returned {replayed!r} in the next session")
         await run.complete()
     async with await fork(storage, "run-2", source=_RUN, from_offset=2) as branch:
         replayed = await branch.record("llm", str, "again")
-        _expect(replayed == "first", f"a recorded step gave {replayed!r} in a fork")
+        _expect(replayed == "first", f"a recorded step returned {replayed!r} in a fork")
         await branch.complete()
 
     async def start_again() -> None:
@@ -500,7 +502,7 @@ async def _a_journal_is_created_in_one_go(storage: Storage) -> None:
     await storage.create(_RUN, entries)
     await _holds(storage, *entries)
     offset = await storage.append(_RUN, _step("b", 2))
-    _expect(offset == 3, f"the created session's first append gave offset {offset}, not 3")
+    _expect(offset == 3, f"the created session's first append returned offset {offset}, not 3")
     await storage.release(_RUN, 2)
     await _refuses("creating a run that exists", UsageError, storage.create(_RUN, entries))
     await _holds(storage, *entries, _step("b", 2))
@@ -519,7 +521,7 @@ async def _of_creates_at_once_one_wins(storage: Storage) -> None:
     async with create_task_group() as group:
         for number in range(8):
             group.start_soon(create, f"w{number}")
-    _expect(len(made) == 1, f"of 8 creates of one run at once {len(made)} were accepted")
+    _expect(len(made) == 1, f"of 8 concurrent creates of one run, {len(made)} were accepted")
     await _holds(storage, _start(writer=made[0]), _start(2))
 
 
@@ -543,27 +545,27 @@ async def _sessions_are_released(storage: Storage) -> None:
 RULES: Final[dict[str, Callable[[Storage], Awaitable[None]]]] = {
     "a storage has three methods": _has_the_methods,
     "an unknown run has no entries": _unknown_runs_are_empty,
-    "storage assigns offsets, counted from 0": _offsets_count_from_0,
+    "the storage assigns offsets, counted from 0": _offsets_count_from_0,
     "entries come back as they were appended, in order": _entries_come_back_whole,
-    "values come back as they were written, to the letter": _values_keep_their_spelling,
-    "any character is kept": _any_character_is_kept,
-    "what read_all gives belongs to the caller": _what_is_read_is_the_callers,
+    "values come back as they were written, byte for byte": _values_keep_their_spelling,
+    "any character comes back": _any_character_is_kept,
+    "the result of read_all belongs to the caller": _what_is_read_is_the_callers,
     "a journal and a session begin with a start entry": _a_journal_begins_with_start,
     "a superseded session is fenced": _older_sessions_are_fenced,
-    "a session number is taken once": _a_session_number_is_taken_once,
-    "of sessions that open at once one owns the run": _racing_starts_leave_one_owner,
+    "a session number is used only once": _a_session_number_is_taken_once,
+    "of several sessions opened concurrently, one owns the run": _racing_starts_leave_one_owner,
     "nothing follows a terminal entry": _nothing_follows_a_terminal_entry,
-    "appends at once are all kept": _appends_at_once_are_all_kept,
-    "a cancelled append is there whole or not at all": _a_cancelled_append_is_there_or_not,
-    "list_runs gives every run once": _runs_are_listed_once,
-    "runs are kept apart": _runs_are_kept_apart,
+    "concurrent appends are all stored": _appends_at_once_are_all_kept,
+    "a cancelled append is stored completely or not at all": _a_cancelled_append_is_there_or_not,
+    "list_runs yields every run once": _runs_are_listed_once,
+    "runs are separate": _runs_are_kept_apart,
     "run ids that differ in case name different runs": _case_tells_runs_apart,
-    "runs that are written at once keep their order": _runs_at_once_keep_their_order,
+    "runs that are written concurrently preserve their order": _runs_at_once_keep_their_order,
     "a bad run id is refused": _bad_run_ids_are_refused,
     "a run recovers and can be forked": _runs_recover,
     "create writes a whole journal, and only a new one": _a_journal_is_created_in_one_go,
-    "of creates at once one wins": _of_creates_at_once_one_wins,
-    "a released session makes room for the next": _sessions_are_released,
-    "list_runs gives more runs than fit on a page": _many_runs_are_listed,
+    "of several concurrent creates, one succeeds": _of_creates_at_once_one_wins,
+    "a released session lets the next one open": _sessions_are_released,
+    "list_runs yields more runs than fit on a page": _many_runs_are_listed,
 }
-"""What checks each rule, in this order."""
+"""The function that checks each rule, in order of execution."""

@@ -1,12 +1,12 @@
-"""``crash_everywhere``: a workflow is crashed at every point of its life, recovered, and compared.
+"""``crash_everywhere``: crashes a workflow at every point, recovers it, and compares the outcome.
 
-One crash at a time, each in a world of its own. In what way a point is reached:
+Each crash is tried in a run of its own, in one of two ways:
 
 - *killed*: from then on nothing the session does reaches the journal, as if the process were dead;
-- *cancelled*: the workflow is cancelled as its event loop does it, and the journal stays open.
+- *cancelled*: the workflow is cancelled by its event loop, and the journal stays open.
 
-Where: after every entry; before a step's function is called; in it, at its first ``await``; and
-after it, its result not yet journaled. Sessions and their crash points are in ``trial``.
+The points are: after every entry; before a step's function is called; in it, at its first
+``await``; and after it, before its result is journaled. ``trial`` has the sessions and the points.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from kassette_io.testing.watching import Stubs, WorkflowOrFunction
 
 @final
 class Survived(Immutable):
-    """What ``crash_everywhere`` found: nothing amiss.
+    """The result of a successful ``crash_everywhere``.
 
-    ``outcome`` is what came of the uninterrupted run, ``crashes`` says in words each crash tried.
+    ``outcome`` is the result of the uninterrupted run, and ``crashes`` describes each crash tried.
     """
 
     outcome: Any
@@ -44,29 +44,29 @@ async def crash_everywhere(
 ) -> Survived:
     """Run ``workflow`` without a crash, then once for every point where it can crash, and compare.
 
-    Each run has a fresh journal in memory. After its crash it is started again (with the same
-    input, as a dispatcher would) or, if it waits for an event, resumed with the value that
-    ``answers`` has for it, in their order; a wait without an answer ends the run. What must be as
-    in the uninterrupted run: the outcome (compared with ``==``), each recorded step and its result,
-    the events, and what ``probe`` gives. The function of a recorded step may be called once more
-    than there, because a step in flight runs again. With ``strict``, the steps of each branch must
-    also be asked for in the same order and with the same arguments, as far as those are JSON: that
-    finds a clock or a random number outside of a step even where it does no harm this time.
+    Each run has a fresh journal in memory. After its crash it is started again with the same input,
+    as a dispatcher would, or, if it waits for an event, resumed with the value for that event in
+    ``answers``, in their order; a wait without an answer ends the run. Each run must match the
+    uninterrupted one: the outcome (compared with ``==``), each recorded step and its result, the
+    events, and what ``probe`` returns. The function of a recorded step may be called one more time,
+    because a step in flight runs again. With ``strict``, each branch must also request its steps in
+    the same order and with the same arguments, as far as those are JSON: that detects a clock or a
+    random number outside of a step even if it does no harm this time.
 
-    ``stubs`` are called instead of the functions of the steps they name (by step id, by full name
-    or by the name alone). ``reset`` is called before every run, to empty the world that steps act
-    on; ``probe`` after it, to look at that world. Both may be sync or async. Durable sleeps and
-    retries do not wait, and the workflow's hooks are not called. The number of runs is about six
-    times the number of steps.
+    ``stubs`` are called instead of the functions of the steps they name (by step id, full name or
+    name). ``reset`` is called before every run, to reset the systems that steps act on, and
+    ``probe`` after it, to read their state. Both may be sync or async. Durable sleeps and retries
+    do not wait, and the workflow's hooks are not called. The number of runs is about six times the
+    number of steps.
 
-    Raises AssertionError that says where the run was crashed, what differs, and what each session
-    did; the first one found. Raises UsageError for something that is no workflow.
+    Raise AssertionError for the first difference; it says where the run was crashed, what differs,
+    and what each session did. Raise UsageError for an object that is not a workflow.
     """
     answers = {} if answers is None else answers
     world = _World(workflow, input, answers, stubs or {}, reset, probe, strict)
     calm = await world.run(None, None)
     again = await world.run(calm, None)
-    _compare("two runs that nobody interrupted differ already", calm, again)
+    _compare("two uninterrupted runs already differ", calm, again)
     crashes = [Crash(under, point) for point in calm.trial.points for under in point.kind.crashes]
     for crash in crashes:
         crashed = await world.run(calm, crash)
@@ -114,14 +114,14 @@ def _compare(what: str, calm: _Run, other: _Run) -> None:
         lines += ["also:", *(f"  - {each}" for each in rest[:_SHOWN])]
     if other.trial.swallowed:
         lines.append(
-            "The workflow swallowed its cancellation and went on: an `except BaseException` or an "
-            "`except CancelledError` that does not raise again."
+            "The workflow swallowed its cancellation and continued: an `except BaseException` or "
+            "`except CancelledError` does not raise it again."
         )
     if other.trial.crash is None:
         lines.append(
-            "Nothing can be compared before they agree: read clocks, random numbers and the world "
-            "inside of steps only, stub the steps whose results vary (stubs=), and put the world "
-            "back before each run (reset=)."
+            "The workflow is not deterministic: read clocks, random numbers and external systems "
+            "only inside of steps, stub the steps whose results vary (stubs=), and reset external "
+            "systems before each run (reset=)."
         )
     lines += ["What the sessions did:", *(f"  {each}" for each in other.trial.story())]
     raise AssertionError("\n".join(lines)) from other.ending.error
@@ -148,9 +148,9 @@ def _differences(calm: _Run, other: _Run) -> Sequence[str]:
                 f"uninterrupted {usual}; a crash may add one"
             )
     if calm.seen != other.seen:
-        found.append(f"the probe gave {other.seen!r}; uninterrupted {calm.seen!r}")
+        found.append(f"the probe returned {other.seen!r}; uninterrupted {calm.seen!r}")
     if trial.crash is not None and not trial.crashed:
-        found.append("the run never came to this point, as the uninterrupted run did")
+        found.append("the run never reached this point, but the uninterrupted run did")
     return found
 
 

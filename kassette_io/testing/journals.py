@@ -1,9 +1,9 @@
-"""A workflow replayed from a journal file, in temporary storage; the file is written by recording.
+"""Replays a workflow from a journal file, in temporary storage; recording writes that file.
 
-What is replayed is the journal without its terminal entry and without the waits that nobody has
-answered: so a run that is over, or waits, is taken up like one that crashed there. Every step that
-the journal holds is replayed. Any other one fails the replay, unless the mode or the test allows
-it; the failure shows the first place where workflow and journal part.
+The journal is replayed without its terminal entry and without unanswered waits, so a run that has
+ended, or waits, is recovered like one that crashed at that point. Every step in the journal is
+replayed. Any other step fails the replay, unless the mode or the test allows it; the failure shows
+where workflow and journal first diverge.
 """
 
 from __future__ import annotations
@@ -44,26 +44,28 @@ OutT = TypeVar("OutT")
 
 
 class Mode(Enum):
-    """What happens to steps that the journal file does not hold, and to the file."""
+    """What happens to steps that are not in the journal file, and to the file."""
 
     NONE = "none"
-    """They fail the test; the file is never written, and has to be there."""
+    """They fail the test; the file must exist and is never written."""
     ONCE = "once"
-    """Where there is no file they run and the file is written; where there is one, as NONE."""
+    """Without a file they run and the file is written; with a file, the same as NONE."""
     NEW = "new"
-    """They run, and the file is written with them."""
+    """They run and are added to the file."""
     ALL = "all"
-    """Nothing is replayed: every step runs, and the file is written anew once the run has ended."""
+    """Nothing is replayed: every step runs, and the file is rewritten when the run has ended."""
 
 
 @final
 class JournalReplay:
-    """The journal file ``path`` for tests to replay workflows from.
+    """The journal file ``path``, from which a test replays workflows.
 
-    ``lines`` takes only the first lines of it. The run id is the file's name without its suffix,
-    or that of its directory for a ``journal.jsonl``. After ``run``, ``storage`` holds the journal
-    that came of it, and ``asked`` the ids of its steps in order, with how each was answered:
-    ``"replayed"``, ``"stubbed"`` or ``"ran"``.
+    ``lines`` limits the replay to the file's first lines. The run id is the file's name without its
+    suffix, or the name of its directory for a ``journal.jsonl``. After ``run``, ``storage`` has the
+    resulting journal, and ``asked`` the ids of the steps that the workflow requested, in order,
+    each with how it was answered: ``"replayed"``, ``"stubbed"`` or ``"ran"``.
+
+    Raise UsageError for a file name that is not a run id.
     """
 
     def __init__(
@@ -117,18 +119,18 @@ class JournalReplay:
         allow_live: Collection[str] = (),
         allow_unused: Collection[str] = (),
     ) -> RunResult[Any]:
-        """Replay ``workflow`` from the journal, and give what comes of it.
+        """Replay ``workflow`` from the journal and return its result.
 
-        ``input`` is needed where a run is recorded; in a replay it must be the journal's, or be
-        left out. A wait that the journal has no event for is resumed with the value in ``answers``,
-        and without one ends the run as ``Suspended``. A step that the journal does not hold is
-        answered by its function in ``stubs``, or runs if ``allow_live`` names it; both go by step
-        id, full name or name. Steps recorded and not asked for are a failure as well, unless
+        ``input`` is required to record a run; in a replay it must be the journal's or be omitted. A
+        wait without an event in the journal is resumed with its value in ``answers``; without one
+        it ends the run as ``Suspended``. A step that is not in the journal is answered by its
+        function in ``stubs``, or runs if ``allow_live`` names it; both match a step id, full name
+        or name. Recorded steps that the workflow does not request are a failure too, unless
         ``allow_unused`` names them. Durable sleeps and retries do not wait; hooks are not called.
 
-        Raises AssertionError that shows where the two part; UsageError where there is no journal
-        to replay; VersionMismatchError if another version of the workflow recorded it; what
-        ``Workflow.start`` raises.
+        Raise AssertionError that shows where workflow and journal diverge; UsageError if there is
+        no journal to replay; VersionMismatchError if another version of the workflow recorded it;
+        and what ``Workflow.start`` raises.
         """
         __tracebackhide__ = True
         recorded = self._read()
@@ -153,7 +155,7 @@ class JournalReplay:
     def run_sync(
         self, workflow: Any, input: object | Unset = UNSET, *, backend: str = "asyncio", **how: Any
     ) -> RunResult[Any]:
-        """Do as ``run`` in an event loop of its own, for tests that are not async."""
+        """Run as ``run`` does, in a new event loop, for tests that are not async."""
         __tracebackhide__ = True
         import anyio
 
@@ -172,12 +174,12 @@ class JournalReplay:
         probe: Callable[[], object] | None = None,
         strict: bool = True,
     ) -> Survived:
-        """Replay ``workflow``, then crash it everywhere, its steps answering as they are recorded.
+        """Replay ``workflow``, then crash it everywhere, with the recorded results of its steps.
 
-        Input and events are the journal's as well; ``answers`` and ``stubs`` add what it does not
-        hold. No function of a step is called but those stubs.
+        Input and events come from the journal too; ``answers`` and ``stubs`` add what is missing
+        there. No other function of a step is called.
 
-        Raises as ``run`` and ``kassette_io.testing.crash_everywhere`` do.
+        Raise what ``run`` and ``kassette_io.testing.crash_everywhere`` raise.
         """
         __tracebackhide__ = True
         await self.run(workflow, answers=answers, stubs=stubs)
@@ -198,14 +200,14 @@ class JournalReplay:
     def _of_another_version(self, error: VersionMismatchError) -> str:
         stored, current = error.stored_version, error.current_version
         return (
-            f"{str(self.path)!r} was recorded by version {stored!r}, the workflow in this test is "
-            f"version {current!r}, which takes up no run of the old one. Record the journal anew, "
-            "which runs every step (pytest --kassette-mode=all); or, if the new code replays what "
-            f"it holds, write {current!r} for the version in its first line and see"
+            f"{str(self.path)!r} was recorded by version {stored!r}, but the workflow in this test "
+            f"is version {current!r} and cannot replay it. Record the journal again, which runs "
+            "every step (pytest --kassette-mode=all); or, if the new code can replay the recorded "
+            f"steps, change the version in the file's first line to {current!r}"
         )
 
     def _read(self) -> list[Entry] | None:
-        """Give the journal's entries, or None where a new journal is to be recorded."""
+        """Return the journal's entries, or None to record a new journal."""
         if self.mode is Mode.ALL:
             return None
         try:
@@ -214,14 +216,14 @@ class JournalReplay:
             if self.mode is not Mode.NONE:
                 return None
             raise UsageError(
-                f"there is no journal {str(self.path)!r} to replay. Copy one there, or record "
-                "one: pytest --kassette-mode=once"
+                f"there is no journal {str(self.path)!r} to replay. Copy one to that path, or "
+                "record one: pytest --kassette-mode=once"
             ) from None
         with naming_run(self.run_id):
             return decode_journal(_head(data, self._lines)).entries
 
     def _write(self, replay: _Replay, *, whole: bool) -> None:
-        """Write what was recorded; what is paid for is kept, whatever became of the test."""
+        """Write what was recorded, even if the test fails: the results may have cost money."""
         partial_only = self._lines is not None or (self.mode is Mode.ALL and not whole)
         if not (replay.records and replay.grown) or partial_only:
             return
@@ -238,7 +240,7 @@ def _answering(entry: StepEntry) -> Callable[..., Any]:
 def _run_id(path: Path) -> str:
     name = path.parent.name if path.name == "journal.jsonl" else path.name.removesuffix(".jsonl")
     if not is_run_id(name):
-        raise UsageError(f"{str(path)!r}: {name!r} is no run id; name the file after a run")
+        raise UsageError(f"{str(path)!r}: {name!r} is not a run id; name the file after a run")
     return name
 
 
@@ -247,7 +249,7 @@ def _head(data: bytes, lines: int | None) -> bytes:
 
 
 def _seed(run_id: str, recorded: list[Entry]) -> dict[str, bytes]:
-    """Give the journal that a session can be opened on: neither over nor waiting."""
+    """Return a journal on which a session can be opened: neither ended nor waiting."""
     answered = {each.event_name for each in recorded if isinstance(each, ResumeEntry)}
     kept = [
         each
@@ -259,14 +261,14 @@ def _seed(run_id: str, recorded: list[Entry]) -> dict[str, bytes]:
 
 
 class _Parted(BaseException):
-    """Workflow and journal have parted; no ``except Exception`` of the workflow may hide it."""
+    """Workflow and journal have diverged; no ``except Exception`` of the workflow hides it."""
 
 
 @final
 class _Replay:
-    """One ``run`` of a ``JournalReplay``: answers its steps, and finds where it parts.
+    """One ``run`` of a ``JournalReplay``: answers its steps, and finds where it diverges.
 
-    The workflow passes for the one that began the run: a test is where code is renamed and tried.
+    The workflow's name is not checked: a test may try code that was renamed.
     """
 
     def __init__(
@@ -344,18 +346,18 @@ class _Replay:
         self.parted = self._report(
             next(iter(beside or unused), None),
             f"step {step.step_id!r}, with the arguments {_folded(args)}",
-            f"Let it run with allow_live=[{step.step_id!r}], answer it with "
+            f"Allow it to run with allow_live=[{step.step_id!r}], answer it with "
             f"stubs={{{step.step_id!r}: …}}, or record it: pytest --kassette-mode=new",
         )
 
     def part_by_name(self, error: ReplayMismatchError) -> None:
-        """Take note that the journal has a step of another name where this one was asked for."""
+        """Record that the journal has a step of another name where this one was requested."""
         entry = self._steps.get(error.step_id)
         asked = f"step {error.step_id!r} under the name {error.actual_name!r}"
         self.parted = self._report(entry, asked, "The workflow's shape has changed.")
 
     def check(self, outcome: RunResult[Any] | None) -> None:
-        """Raise AssertionError if the workflow and the journal have parted."""
+        """Raise AssertionError if workflow and journal have diverged."""
         __tracebackhide__ = True
         cause = outcome.error if isinstance(outcome, Failed) else None
         unused = self._unused()
@@ -364,7 +366,7 @@ class _Replay:
             self.parted = self._report(
                 unused[0],
                 f"nothing more; the workflow ended with {_folded(outcome)}",
-                f"If that is meant, say allow_unused={names}",
+                f"If this is intended, pass allow_unused={names}",
             )
         if self.parted is not None:
             raise AssertionError(self.parted) from cause
@@ -376,7 +378,7 @@ class _Replay:
             offset = cast("int", entry.offset)
             recorded = f"step {entry.step_id!r} -> {_folded(entry.result)}"
         lines = [
-            f"the workflow and {str(self._journal.path)!r} part at offset {offset}",
+            f"the workflow and {str(self._journal.path)!r} diverge at offset {offset}",
             f"  recorded:   {recorded}",
             f"  asked for:  {asked}",
             "  before it:",

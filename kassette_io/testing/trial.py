@@ -1,4 +1,4 @@
-"""One run of a workflow that is crashed once, or not at all, and recovered until it ends."""
+"""One run of a workflow that is crashed at most once, and recovered until it ends."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Under(Enum):
 
 
 class Kind(Enum):
-    """What a point is next to."""
+    """The kind of a crash point."""
 
     BEFORE = "before the function of"
     IN = "in the function of"
@@ -52,7 +52,7 @@ class Kind(Enum):
 
     @property
     def crashes(self) -> tuple[Under, ...]:
-        """The ways to crash there that differ from those of the points around."""
+        """Return the ways to crash there that differ from those at neighbouring points."""
         match self:
             case Kind.BEFORE:
                 return (Under.KILL,)
@@ -71,7 +71,7 @@ class Point(Immutable):
     what: str
 
     def is_at(self, kind: Kind, at: str | int) -> bool:
-        """Tell whether this is the point ``kind`` ``at``."""
+        """Return whether this is the point ``kind`` at ``at``."""
         return self.kind is kind and self.at == at
 
     def __str__(self) -> str:
@@ -93,7 +93,7 @@ class Crash(Immutable):
 
 @final
 class Ending(Immutable):
-    """How a run ended: ``outcome`` is its result, its error, or None where a crash came after."""
+    """How a run ended: ``outcome`` is its result or error, or None if a crash came after it."""
 
     status: str
     outcome: Any
@@ -101,17 +101,17 @@ class Ending(Immutable):
 
     @property
     def error(self) -> BaseException | None:
-        """The exception that ended the run, where one did and is at hand."""
+        """The exception that ended the run, if one did and is available."""
         if isinstance(self.outcome, Failed):
             return self.outcome.error
         return self.outcome if isinstance(self.outcome, BaseException) else None
 
     def same(self, other: Ending) -> bool:
-        """Tell whether another run ended alike, as far as that is known."""
+        """Return whether another run ended in the same way, as far as that is known."""
         if self.status != other.status:
             return False
         if self.status == "completed" and other.outcome is None:
-            return True  # a journal does not hold what a workflow returned
+            return True  # a journal does not record what a workflow returned
         return bool(self.detail == other.detail)
 
     def __str__(self) -> str:
@@ -129,12 +129,12 @@ class Ending(Immutable):
 
 
 class _Killed(BaseException):
-    """The process would be dead by now; nobody sees this in a journal."""
+    """The simulated process is dead; this never reaches a journal."""
 
 
 @final
 class Trial:
-    """A run of ``workflow``; ``calm`` is the one whose steps tell the order to keep to."""
+    """A run of ``workflow``; ``calm`` is the uninterrupted run, whose order of steps counts."""
 
     def __init__(
         self,
@@ -164,7 +164,7 @@ class Trial:
         self._sessions: list[Session] = []
 
     def story(self) -> list[str]:
-        """Say what each session did, a line each."""
+        """Return what each session did, one line per session."""
         lines: list[str] = []
         for number, session in enumerate(self._sessions, start=1):
             log = session.log
@@ -174,7 +174,7 @@ class Trial:
         return lines
 
     async def append(self, entry: Entry) -> int:
-        """Append to the journal, as ``MemoryStorage`` does; without reading all of it each time."""
+        """Append as ``MemoryStorage`` does, but without reading the whole journal each time."""
         check_append(self._tail, entry, run_id=RUN)
         offset = len(self.journal)
         self.journal.append(entry.at(offset))
@@ -182,7 +182,7 @@ class Trial:
         return offset
 
     async def run(self) -> Ending:
-        """Open sessions until the run is over, or waits for what nobody answers."""
+        """Open sessions until the run ends, or waits for an event without an answer."""
         while True:
             session = Session(self)
             opening = self._opening(session)
@@ -226,7 +226,7 @@ class Trial:
                 return partial(flow.start, given, run_id=RUN)
 
     def note(self, step: AskedStep, position: int) -> None:
-        """Compare a step that is asked for with the one that the calm run asked for there."""
+        """Compare a requested step with the one that the uninterrupted run requested here."""
         asked = self.asked.setdefault(step.path, [])
         if position == len(asked):
             asked.append(step)
@@ -234,21 +234,21 @@ class Trial:
             return
         usual = self._calm.asked.get(step.path, [])
         if position >= len(usual):
-            self.astray = f"step {step.step_id!r} was asked for; uninterrupted it is not"
+            self.astray = f"step {step.step_id!r} was requested; uninterrupted it is not"
         elif usual[position].step_id != step.step_id:
             self.astray = (
-                f"step {step.step_id!r} was asked for, where the uninterrupted run asks for "
+                f"step {step.step_id!r} was requested, where the uninterrupted run requests "
                 f"{usual[position].step_id!r}"
             )
         elif usual[position].arguments != step.arguments:
             self.astray = (
-                f"step {step.step_id!r} was asked for with the arguments "
+                f"step {step.step_id!r} was requested with the arguments "
                 f"{_shown(step.arguments)}; uninterrupted with {_shown(usual[position].arguments)}"
             )
 
 
 def _shown(arguments: bytes | None) -> str:
-    return "that are no JSON" if arguments is None else arguments.decode()[1:-1] or "(none)"
+    return "that are not JSON" if arguments is None else arguments.decode()[1:-1] or "(none)"
 
 
 @final
@@ -266,7 +266,7 @@ class Session:
     # --- living and dying ------------------------------------------------------------------
 
     async def carry(self, opening: Callable[[], Awaitable[Any]]) -> RunResult[Any] | None:
-        """Run the session; give its outcome, or None if it crashed."""
+        """Run the session; return its outcome, or None if it crashed."""
         carried = self._in_a_task if _is_asyncio() else self._in_a_scope
         outcome = await carried(opening)
         return None if self._dead else outcome
@@ -277,13 +277,13 @@ class Session:
                 self._cancel = scope.cancel
                 return await opening()
         except get_cancelled_exc_class():
-            raise  # it is not the session that somebody cancels
+            raise  # somebody cancels the whole trial, not the session
         except BaseException as error:
             self._check_crashing(error)
         return None
 
     async def _in_a_task(self, opening: Callable[[], Awaitable[Any]]) -> Any:
-        """Run in a task, whose own ``cancel`` strikes once, as asyncio's users know it."""
+        """Run in a task, whose ``cancel`` takes effect once, as is usual in asyncio."""
         import asyncio
 
         task = asyncio.ensure_future(opening())
@@ -293,7 +293,7 @@ class Session:
         except asyncio.CancelledError:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            raise  # it is not the session that somebody cancels
+            raise  # somebody cancels the whole trial, not the session
         try:
             return task.result()
         except BaseException as error:
@@ -372,14 +372,14 @@ class Session:
         yield RUN
 
     async def create(self, run_id: str, entries: list[Entry]) -> None:
-        """See ``SessionStorage.create``; a trial forks nothing."""
-        raise UsageError("a run that is being crashed cannot be created whole")
+        """See ``SessionStorage.create``; not supported, because a trial does not fork."""
+        raise UsageError("crash_everywhere does not support forking a run")
 
     async def release(self, run_id: str, session: int) -> None:
-        """See ``SessionStorage.release``; nothing is held."""
+        """See ``SessionStorage.release``; does nothing, as there is no lock."""
 
     def abandon(self, run_id: str, session: int) -> None:
-        """See ``SessionStorage.abandon``; nothing is held."""
+        """See ``SessionStorage.abandon``; does nothing, as there is no lock."""
 
 
 def _nothing() -> None:

@@ -1,8 +1,8 @@
-"""A workflow on another storage whose steps an observer sees and calls; no rules of testing here.
+"""Runs a workflow on another storage, with an observer that sees and calls its steps.
 
-The workflow gets a context that looks like its own. Each step is announced under its id, and its
-function, where the journal does not hold the result, is called by the observer. A durable sleep
-journals its wake time and does not wait; a retry does not wait either.
+The workflow gets a context that behaves like its own. Each step is announced under its id, and the
+observer calls its function if the journal does not have the result. A durable sleep journals its
+wake time and does not wait; a retry does not wait either. No rules of testing live here.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from kassette_io.workflows import Workflow, workflow
 WorkflowOrFunction: TypeAlias = Workflow[Any, Any] | Callable[..., Awaitable[Any]]
 """A workflow, or the function of one."""
 Stubs: TypeAlias = Mapping[str, Callable[..., Any]]
-"""What is called instead of a step's function, by step id, full name or own name."""
+"""Functions to call instead of a step's own, by step id, full name or name."""
 
 
 @final
 class AskedStep(Immutable):
-    """A step as the workflow asks for it.
+    """A step as requested by the workflow.
 
-    ``name`` is its own name, ``full_name`` has the branch path in front, ``step_id`` the number
-    behind. ``arguments`` is their JSON; None where they have none. ``is_sleep`` marks ctx.sleep.
+    ``name`` is its own name, ``full_name`` adds the branch path, and ``step_id`` the number.
+    ``arguments`` is their JSON, None if they are not JSON. ``is_sleep`` marks ctx.sleep.
     """
 
     path: BranchPath
@@ -50,33 +50,33 @@ class AskedStep(Immutable):
     is_sleep: bool
 
     def among(self, names: Any) -> str | None:
-        """Give the first of this step's names that is in ``names``, or None."""
+        """Return the first of this step's names that is in ``names``, or None."""
         return next((n for n in (self.step_id, self.full_name, self.name) if n in names), None)
 
 
 class Observer(Protocol):
-    """Sees a session's steps."""
+    """Sees and calls a session's steps."""
 
     def now(self) -> datetime:
-        """Give the instant from which durable sleeps count."""
+        """Return the instant from which durable sleeps count."""
         ...
 
     def asked(self, step: AskedStep) -> None:
-        """Take note of a step that the workflow asks for, recorded or not."""
+        """Handle the request of a step, recorded or not."""
         ...
 
     async def call(self, step: AskedStep, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        """Give the result of a step that is not recorded."""
+        """Return the result of a step that is not recorded."""
         ...
 
 
 def watched(
     given: WorkflowOrFunction, storage: Storage, observer: Observer, *, name: str | None = None
 ) -> Workflow[Any, Any]:
-    """Return the workflow on ``storage`` for one session, seen by ``observer``; without its hooks.
+    """Return the workflow on ``storage`` for one session, with ``observer`` and without its hooks.
 
-    ``name`` is what the journal is to call it, if not what it is called.
-    Raises UsageError for something that is neither a workflow nor the function of one.
+    ``name`` replaces the workflow's name in the journal. Raise UsageError for an object that is
+    neither a workflow nor the function of one.
     """
     version, events = None, None
     if isinstance(given, Workflow):
@@ -108,7 +108,7 @@ async def call(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
 
 @final
 class WatchedContext:
-    """Does as the ``Context`` that it stands for, and tells the observer."""
+    """A ``Context`` that forwards to the real one and notifies the observer."""
 
     def __init__(
         self, inner: Context, observer: Observer, path: BranchPath, counts: dict[str, int]
@@ -132,7 +132,7 @@ class WatchedContext:
         retry: Retry | None = None,
         **how: Any,
     ) -> Any:
-        """See ``Context.step``; no retry waits."""
+        """See ``Context.step``; retries do not wait."""
         if isinstance(cast("object", name), str) and callable(cast("object", fn)):
             fn = self._observed(self._ask(name, args), fn)
         if retry is not None:
@@ -140,7 +140,7 @@ class WatchedContext:
         return await self._inner.step(name, fn, *args, retry=retry, **how)
 
     async def begin(self, name: str, **how: Any) -> Recorded | Attempt:
-        """See ``Context.begin``; the work is said to be done as soon as it may begin."""
+        """See ``Context.begin``; the observer is called when the work may begin."""
         step = self._ask(name, ()) if isinstance(cast("object", name), str) else None
         begun = await self._inner.begin(name, **how)
         if step is not None and isinstance(begun, Attempt):
@@ -162,7 +162,7 @@ class WatchedContext:
         return await self._inner.suspend(event_name, timeout=timeout, reason=reason)
 
     async def sleep(self, seconds: float) -> None:
-        """See ``Context.sleep``; the wake time is journaled, and not waited for."""
+        """See ``Context.sleep``; the wake time is journaled, but there is no wait."""
         with naming_run(self.run_id):
             wake = after(self._observer.now(), seconds)
         name = f"delay:{round(seconds * 1000)}ms"
@@ -208,7 +208,7 @@ class WatchedContext:
 
 
 def _nothing() -> None:
-    """Stand for work that is not a function to call."""
+    """Serve as the function of work that is not a function."""
 
 
 def _as_json(args: tuple[Any, ...]) -> bytes | None:

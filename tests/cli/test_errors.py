@@ -181,11 +181,11 @@ REFUSALS = [
     (("--from-step", "tool"), "run 'completed' has no step 'tool'"),
     (
         ("--from-offset", "1", "--new-run-id", "failed"),
-        "run 'failed' has a journal already; fork into a new run id",
+        "run 'failed' already has a journal; fork into a new run id",
     ),
     (
         ("--from-offset", "1", "--new-run-id", "completed"),
-        "run 'completed' has a journal already; fork into a new run id",
+        "run 'completed' already has a journal; fork into a new run id",
     ),
 ]
 

@@ -212,7 +212,7 @@ def test_d12_a_target_that_exists_is_left_alone() -> None:
     handle(writer, PutRefused())
     error = refusal(handle(writer, Found(body(start(1, "theirs")), "e1")))
     assert type(error) is UsageError
-    assert "has a journal already" in str(error)
+    assert "already has a journal" in str(error)
 
 
 def test_d12_a_target_whose_session_is_open_here_keeps_it() -> None:

@@ -149,7 +149,7 @@ async def test_d15_a_refused_write_is_rolled_back_and_the_session_goes_on(
         for _ in range(3):
             disk.on("write", ".jsonl", fault)
             disk.taken()
-            with pytest.raises(StorageError, match="Nothing of it was kept") as refused:
+            with pytest.raises(StorageError, match="Nothing of this entry was written") as refused:
                 await run.record("work", lambda: "x" * 100)
             undone = [("ftruncate", journal.name), ("fsync", journal.name)]
             assert disk.taken()[-2:] == undone

@@ -80,7 +80,7 @@ async def test_a_journal_deleted_under_a_session_is_not_made_again(
     journal.unlink()
     if lock_too:
         (directory / f"{RUN}.lock").unlink()
-    with pytest.raises(StorageError, match="cannot go on with journal") as lost:
+    with pytest.raises(StorageError, match="cannot continue journal") as lost:
         await run.record("more", lambda: 2)
     assert not lost.value.rolled_back
     assert run.lost_to is lost.value
@@ -127,7 +127,7 @@ async def test_d5_a_journal_replaced_under_a_session(directory: Path, journal: P
     run = await start(LocalStorage(directory), RUN)
     await run.record("work", lambda: 1)
     (directory / "other.jsonl").rename(journal)
-    with pytest.raises(StorageError, match="another file stands in its place"):
+    with pytest.raises(StorageError, match="it was replaced by another file"):
         await run.record("more", lambda: 2)
     await run.aclose()
     assert journal.read_bytes() == other
@@ -143,7 +143,7 @@ async def test_d5_a_journal_replaced_under_a_session_by_one_of_its_size(
     other = journal.read_bytes().replace(b'"old"', b'"new"')
     (directory / "other").write_bytes(other)
     (directory / "other").rename(journal)
-    with pytest.raises(StorageError, match="another file stands in its place"):
+    with pytest.raises(StorageError, match="it was replaced by another file"):
         await run.record("more", lambda: 2)
     await run.aclose()
     assert journal.read_bytes() == other

@@ -135,7 +135,7 @@ async def test_d5_a_session_whose_journal_was_deleted_lets_go_at_once(directory:
     storage = LocalStorage(directory)
     await storage.append(RUN, opening(1))
     (directory / f"{RUN}.jsonl").unlink()
-    with pytest.raises(StorageError, match="cannot go on with journal"):
+    with pytest.raises(StorageError, match="cannot continue journal"):
         await storage.append(RUN, recording("work"))
     assert os.listdir(directory) == []
 

@@ -409,7 +409,7 @@ MISUSE: dict[str, tuple[Callable[[Context], Awaitable[Any]], str]] = {
     ),
     "no branches": (
         lambda ctx: ctx.parallel(None),  # type: ignore[arg-type]
-        "parallel was given None; pass a dict",
+        "parallel got None; pass a dict",
     ),
     "a list of branches": (
         lambda ctx: ctx.parallel([not_a_branch]),  # type: ignore[arg-type]
@@ -417,15 +417,15 @@ MISUSE: dict[str, tuple[Callable[[Context], Awaitable[Any]], str]] = {
     ),
     "no function": (
         lambda ctx: ctx.parallel({"a": None}),  # type: ignore[dict-item]
-        "branch 'a' was given None, which is not a function",
+        "branch 'a' is None, which is not a function",
     ),
     "a coroutine": (
         lambda ctx: ctx.parallel({"a": not_a_branch()}),  # type: ignore[dict-item]
-        "branch 'a' was given a coroutine; pass the function",
+        "branch 'a' is a coroutine; pass the async function",
     ),
     "a sync function": (
         lambda ctx: ctx.parallel({"a": lambda _: 5}),  # type: ignore[dict-item, return-value]
-        "branch 'a' returned 5 and no awaitable; declare it with `async def`",
+        "branch 'a' returned 5, not an awaitable; declare it with `async def`",
     ),
 }
 
@@ -480,4 +480,4 @@ async def test_a_task_that_was_cancelled_before_can_tell_a_stray_cancellation(
     task.cancel()
     outcome = await task
     assert isinstance(outcome, Failed)
-    assert "was cancelled, and nobody cancelled the workflow" in str(outcome.error)
+    assert "was cancelled, but the workflow itself was not" in str(outcome.error)

@@ -183,7 +183,7 @@ async def test_a_bad_source_or_target_is_refused_and_creates_nothing(world: Worl
     before = await storage.read_all("source")
     for source, target, complaint in (
         ("nobody", RUN, "there is no run 'nobody' to fork"),
-        ("source", "source", "has a journal already"),
+        ("source", "source", "already has a journal"),
         ("../source", RUN, "cannot be a run id"),
         ("source", "../run", "cannot be a run id"),
     ):
@@ -251,7 +251,7 @@ async def test_a_fork_copied_entry_by_entry_recovers_after_a_crash() -> None:
     work = Ledger()
     assert await agent(world, work).start(run_id=RUN) == Suspended("ok", RUN)
     assert work.done == []
-    with pytest.raises(UsageError, match="has a journal already"):
+    with pytest.raises(UsageError, match="already has a journal"):
         await fork(world, RUN, source="source", from_step_id="send")
 
 

@@ -194,9 +194,9 @@ async def test_what_is_no_list_of_observers_is_refused_at_once(
     async def flow(ctx: Context) -> None:
         raise AssertionError
 
-    with pytest.raises(UsageError, match="observers is a list of Observers, not"):
+    with pytest.raises(UsageError, match="observers must be a list of Observers, not"):
         workflow(flow, storage=memory, observers=given)
-    with pytest.raises(UsageError, match="observers is a list of Observers, not"):
+    with pytest.raises(UsageError, match="observers must be a list of Observers, not"):
         await start(memory, RUN, observers=given)
     assert await memory.read_all(RUN) == []
 

@@ -200,7 +200,7 @@ async def test_an_attempt_that_is_dropped_warns_and_lets_its_step_go(memory: Mem
         gc.collect()
     said = [str(each.message) for each in caught if each.category is ResourceWarning]
     assert said == [
-        "the attempt of step 'half' was begun and forgotten; use `async with` around the work"
+        "the attempt of step 'half' was begun but never entered; use `async with attempt:` around the work"
     ]
 
 
@@ -218,7 +218,7 @@ async def test_nothing_else_is_done_between_the_halves(memory: MemoryStorage) ->
         async with attempt:
             await attempt.__aenter__()
 
-    with pytest.raises(UsageError, match="was entered before"):
+    with pytest.raises(UsageError, match="has already been entered"):
         await halves(memory, entered_twice).start(run_id=RUN)
     assert await journal_types(memory) == ["start", "start"]
 

@@ -294,9 +294,9 @@ async def test_a_stream_has_a_bound(memory: MemoryStorage) -> None:
     ("source", "how", "said"),
     [
         (Source([{1, 2}]), {}, r"item 0 of stream 'llm'"),
-        (lambda: 5, {}, "the source of stream 'llm' gave 5, which is no async iterable"),
+        (lambda: 5, {}, "the source of stream 'llm' returned 5, which is not an async iterable"),
         (Source([1]), {"fold": list}, "stream 'llm' needs both fold and unfold, or neither"),
-        (Source([1]), {"result_type": list}, "stream 'llm' has a result_type and no fold"),
+        (Source([1]), {"result_type": list}, "stream 'llm' has a result_type but no fold"),
     ],
 )
 async def test_misuse_leaves_the_run_open(
@@ -325,7 +325,7 @@ async def test_a_step_that_is_no_stream_is_told_from_one(memory: MemoryStorage) 
             return await take_all(items)
 
     await before.start(run_id=RUN)
-    with pytest.raises(ValueRefusedError, match="was recorded as 'text', which is no list of"):
+    with pytest.raises(ValueRefusedError, match="was recorded as 'text', which is not a list of"):
         await after.resume(RUN, "go", 1)
 
 
@@ -400,7 +400,7 @@ async def test_what_broke_a_stream_off_cannot_be_hidden(memory: MemoryStorage, w
     said = {
         "an item": "item 1 of stream 'llm'",
         "the bound": "more than 1 bytes of items",
-        "a timeout": "was cut off inside of its block, which went on",
+        "a timeout": "was interrupted inside of its block, which then continued",
     }
     with pytest.raises(UsageError, match=said[why]):
         await flow_over(memory, source, consume, **how).start(run_id=RUN)

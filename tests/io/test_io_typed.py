@@ -325,7 +325,9 @@ async def test_d3_a_type_that_changed_since_is_a_clear_error(
     async with await start(memory, RUN) as run:
         await run.record("a", lambda: verdict(is_ok=True), result_type=Verdict)
     async with await start(memory, RUN) as run:
-        with pytest.raises(UsageError, match="rename the step or bump the version") as caught:
+        with pytest.raises(
+            UsageError, match="rename the step, or change the workflow's version"
+        ) as caught:
             await run.record("a", lambda: 1 / 0, result_type=declared)
         assert "the result of step 'a' as journaled does not fit" in str(caught.value)
         assert caught.value.run_id == RUN

@@ -101,7 +101,7 @@ async def test_d3_4_a_deploy_that_changes_a_type_leaves_the_run_open_and_rolling
     assert "the result of step 'ask' as journaled does not fit its declared type" in str(
         caught.value
     )
-    assert "rename the step or bump the version" in str(caught.value)
+    assert "rename the step, or change the workflow's version" in str(caught.value)
     assert caught.value.run_id == RUN
     assert "error" not in await journal_types(world.open())
     assert await asking(world.open(), Old, work).start(run_id=RUN) == Success(Old(text="abc"), RUN)
@@ -433,5 +433,5 @@ async def test_d3_4_what_a_type_has_lost_without_saying_so_is_refused(
         await given_back(memory, Bare, None).resume(RUN, "go", None)
     other = MemoryStorage()
     await given_back(other, Day, Day(DAY)).start(Day(DAY), run_id=RUN)
-    with pytest.raises(ValueRefusedError, match="has 1 items, and 2 are declared"):
+    with pytest.raises(ValueRefusedError, match="has 1 items, but 2 are declared"):
         await given_back(other, Wider, None).resume(RUN, "go", None)

@@ -25,12 +25,12 @@ from tests.io.object_stores import (
 
 pytestmark = pytest.mark.anyio
 
-OVERWRITES = "it overwrote an object under `If-None-Match: *`"
-STALE_ETAG = "it overwrote an object under a stale `If-Match`"
-CREATES = "it created an object under `If-Match`"
-REFUSES = "it refused under `If-Match` the etag that it had just given out"
-SAME_ETAG = "it gave two versions of an object the same etag"
-STALE_READ = "a read did not see the write before it"
+OVERWRITES = "it overwrote an object despite `If-None-Match: *`"
+STALE_ETAG = "it overwrote an object despite a stale `If-Match`"
+CREATES = "it created a missing object despite `If-Match`"
+REFUSES = "it refused `If-Match` with the etag that it had just returned"
+SAME_ETAG = "it returned the same etag for two versions of an object"
+STALE_READ = "a read did not return the last write"
 ALL = {OVERWRITES, STALE_ETAG, CREATES, REFUSES, SAME_ETAG, STALE_READ}
 
 
@@ -137,7 +137,7 @@ async def test_every_broken_promise_is_named_and_no_other(
     client: ClosingClient, broken: set[str]
 ) -> None:
     """A store that loses entries would pass, or its operator look for the wrong fault."""
-    with pytest.raises(StorageError, match="must not keep journals") as caught:
+    with pytest.raises(StorageError, match="cannot be used for journals") as caught:
         await RemoteStorage(client).check()
     named = str(caught.value).partition("would be lost: ")[2]
     assert sorted(named.split("; ")) == sorted(broken)
@@ -247,7 +247,7 @@ async def test_a_store_that_creates_nothing_under_its_condition_is_told_so() -> 
         def holds(self, key: str, etag: str | None) -> bool:
             return etag is not None and super().holds(key, etag)
 
-    with pytest.raises(StorageError, match="refused to create an object that was not there"):
+    with pytest.raises(StorageError, match="refused to create a missing object"):
         await RemoteStorage(ClosingClient(CreatesNothing())).check()
 
 

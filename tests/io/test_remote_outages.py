@@ -267,7 +267,7 @@ async def test_a_client_that_gives_no_bytes_is_told_so(time: Clock, given: objec
         start(storage, "run-1"),
         storage.check(),
     ):
-        with pytest.raises(UsageError, match=r"Answers\.get_object gave.*bytes of the object"):
+        with pytest.raises(UsageError, match=r"Answers\.get_object returned.*object's bytes"):
             await act
     assert time.slept == []
 

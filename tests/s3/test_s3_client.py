@@ -230,7 +230,7 @@ async def test_a_body_without_a_length_is_measured(
     await client.put_object("k", body, None)
     for _ in range(2):
         proxy.script(fault, method="GET")
-        with pytest.raises(StorageError, match=f"at {proxy.url}: 6 bytes came of 13") as caught:
+        with pytest.raises(StorageError, match=f"at {proxy.url}: received 6 of 13 bytes") as caught:
             await client.get_object("k")
         assert not caught.value.rolled_back
     proxy.forget()
@@ -288,7 +288,7 @@ async def test_a_silent_store_is_given_up_after_the_timeout(
         with pytest.raises(StorageError, match=r"no answer and no progress for 0\.5 s"):
             await hasty.get_object("k")
         proxy.script(*[SILENT] * 9)
-        with pytest.raises(StorageError, match=r"no progress for 0\.5 s; the upload is 3 bytes"):
+        with pytest.raises(StorageError, match=r"no progress for 0\.5 s; the upload has 3 bytes"):
             await hasty.put_object("k", b"123", None)
 
 

@@ -30,7 +30,7 @@ REFUSALS = {
     (403, "AccessDenied"): "s3:PutObject",
     (403, "RequestTimeTooSkewed"): "clock of this machine is wrong",
     (400, "AuthorizationHeaderMalformed"): "another region",
-    (501, "NotImplemented"): "does not have conditional writes",
+    (501, "NotImplemented"): "does not support conditional writes",
     (403, "InvalidAccessKeyId"): "access key is unknown",
     (403, "SignatureDoesNotMatch"): "secret key does not belong",
     (400, "ExpiredToken"): "expired; renew",
@@ -122,7 +122,7 @@ async def test_a_missing_bucket_is_named(atomic_server: S3Server) -> None:
 async def test_a_refused_connection_names_bucket_and_endpoint(host: str) -> None:
     """The commonest mistake, a store that is not running, would read as a botocore riddle."""
     url = f"http://{host}:{free_port()}"
-    said = f"bucket 'some-bucket' at {url}: connection refused: nothing listens there"
+    said = f"bucket 'some-bucket' at {url}: connection refused: nothing is listening"
     async with S3ObjectStoreClient("some-bucket", endpoint_url=url) as client:
         with pytest.raises(StorageError, match=said):
             await client.get_object("k")
@@ -135,7 +135,9 @@ async def test_a_host_that_is_not_known_is_named() -> None:
     """A typo in the endpoint or the region would read as a network that is down."""
     url = "http://no-such-host.invalid:1"
     async with S3ObjectStoreClient("some-bucket", endpoint_url=url) as client:
-        with pytest.raises(StorageError, match=f"at {url}: its host name is not known: .*region"):
+        with pytest.raises(
+            StorageError, match=f"at {url}: the host name cannot be resolved: .*region"
+        ):
             await client.get_object("k")
 
 
@@ -309,7 +311,7 @@ async def test_a_store_without_conditional_writes_is_named_at_once(
                 proxy.forget()
                 proxy.script(fault)
                 with pytest.raises(
-                    StorageError, match="does not have conditional writes"
+                    StorageError, match="does not support conditional writes"
                 ) as caught:
                     await act
                 assert caught.value.rolled_back
@@ -331,12 +333,12 @@ async def test_an_unusable_setting_is_a_clear_error(bucket: str) -> None:
         with pytest.raises(UsageError, match="no bucket"):
             await start(RemoteStorage(client), "run-1")
     for timeout in (0.0, -1.0, math.nan, math.inf):
-        with pytest.raises(UsageError, match="timeout is a number of seconds"):
+        with pytest.raises(UsageError, match="timeout must be a finite number of seconds"):
             S3ObjectStoreClient(bucket, timeout=timeout)
     for patience in (-1.0, math.nan):
-        with pytest.raises(UsageError, match="patience is a number of seconds"):
+        with pytest.raises(UsageError, match="patience must be a number of seconds"):
             RemoteStorage(S3ObjectStoreClient(bucket), patience=patience)
-    with pytest.raises(UsageError, match=r"no client of an object store.*S3ObjectStoreClient"):
+    with pytest.raises(UsageError, match=r"not an object store client.*S3ObjectStoreClient"):
         RemoteStorage("s3://bucket")  # type: ignore[arg-type]
 
 

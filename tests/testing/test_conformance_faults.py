@@ -75,106 +75,110 @@ pytestmark = pytest.mark.anyio
 
 
 EMPTY = "an unknown run has no entries"
-COUNTED = "storage assigns offsets, counted from 0"
+COUNTED = "the storage assigns offsets, counted from 0"
 BEGUN = "a journal and a session begin with a start entry"
 FENCED = "a superseded session is fenced"
-ONCE = "a session number is taken once"
-RACE = "of sessions that open at once one owns the run"
+ONCE = "a session number is used only once"
+RACE = "of several sessions opened concurrently, one owns the run"
 OVER = "nothing follows a terminal entry"
-AT_ONCE = "appends at once are all kept"
-CANCELLED = "a cancelled append is there whole or not at all"
-LISTED = "list_runs gives every run once"
-APART = "runs are kept apart"
+AT_ONCE = "concurrent appends are all stored"
+CANCELLED = "a cancelled append is stored completely or not at all"
+LISTED = "list_runs yields every run once"
+APART = "runs are separate"
 CASE = "run ids that differ in case name different runs"
 RECOVERED = "a run recovers and can be forked"
 CREATED = "create writes a whole journal, and only a new one"
-CREATES = "of creates at once one wins"
-RELEASED = "a released session makes room for the next"
-EITHER = "FencedError or WriteContentionError belongs there"
+CREATES = "of several concurrent creates, one succeeds"
+RELEASED = "a released session lets the next one open"
+EITHER = "FencedError or WriteContentionError"
 
 FAULTS: list[tuple[type[ThreeMethods], str, str]] = [
-    (GivesNone, EMPTY, "read_all gave None"),
-    (ListsItsIndex, EMPTY, "list_runs of an empty storage gave ['index']"),
-    (CountsInFloats, COUNTED, "append number 1 gave offset 0.0 instead of 0"),
+    (GivesNone, EMPTY, "read_all returned None"),
+    (ListsItsIndex, EMPTY, "list_runs of an empty storage returned ['index']"),
+    (CountsInFloats, COUNTED, "append number 1 returned offset 0.0 instead of 0"),
     (
         LosesResults,
         COUNTED,
-        "StepEntry(*b'\"a\"'* was appended, read_all gave StepEntry(*b'null'*)",
+        "StepEntry(*b'\"a\"'* was appended, read_all returned StepEntry(*b'null'*)",
     ),
     (HidesWhatBeginsAlike, LISTED, "the runs are ['-', '9', 'A-Z_0.9', 'A:b@c+d_e.f', 'a..b', *"),
     (HidesDevices, LISTED, "the runs are ['-', '9', 'A-Z_0.9', 'A:b@c+d_e.f', 'a..b', 'con', *"),
     (HidesNumbers, LISTED, "the runs are ['-', '9', 'A-Z_0.9', 'A:b@c+d_e.f', 'a..b', 'con', *"),
     (HidesPunctuation, LISTED, "the runs are ['-', '9', 'A-Z_0.9', 'A:b@c+d_e.f', 'a..b', *"),
-    (ReadsByPrefix, APART, "3 entries belong into the journal, read_all gave 5"),
-    (ReadsWithoutVersion, APART, "2 entries belong into the journal, read_all gave 3"),
-    (MarksCapitals, CASE, "read_all of 'Run-a' gave [StartEntry(*], which is another run's"),
-    (IgnoresCaseOfKnownRuns, CASE, "StepEntry(*step_id='run-a'* gave StepEntry(*='Run-a'*)"),
+    (ReadsByPrefix, APART, "3 entries were appended, read_all returned 5"),
+    (ReadsWithoutVersion, APART, "2 entries were appended, read_all returned 3"),
+    (MarksCapitals, CASE, "read_all of 'Run-a' returned [StartEntry(*], which is another run's"),
+    (IgnoresCaseOfKnownRuns, CASE, "StepEntry(*step_id='run-a'* returned StepEntry(*='Run-a'*)"),
     (
         AcceptsNewerSteps,
         BEGUN,
-        "a step of a session without a start was accepted (it gave 1); UsageError belongs there",
+        "a step of a session without a start was accepted (it returned 1) instead of raising UsageError",
     ),
     (
         AcceptsOlderEnds,
         FENCED,
-        "a complete of a superseded session was accepted (it gave 3); FencedError belongs there",
+        "a complete of a superseded session was accepted (it returned 3) instead of raising FencedError",
     ),
     (
         AcceptsOlderStarts,
         FENCED,
-        f"a start of a superseded session was accepted (it gave 3); {EITHER}",
+        f"a start of a superseded session was accepted (it returned 3) instead of raising {EITHER}",
     ),
-    (AcceptsEqualStarts, ONCE, f"a second start of session 1 was accepted (it gave 1); {EITHER}"),
+    (
+        AcceptsEqualStarts,
+        ONCE,
+        f"a second start of session 1 was accepted (it returned 1) instead of raising {EITHER}",
+    ),
     (
         GoesOnAfterErrors,
         OVER,
-        "a step after 'error' was accepted (it gave 2); TerminalRunError belongs there",
+        "a step after 'error' was accepted (it returned 2) instead of raising TerminalRunError",
     ),
     (
         GoesOnAfterCancels,
         OVER,
-        "a step after 'cancel' was accepted (it gave 2); TerminalRunError belongs there",
+        "a step after 'cancel' was accepted (it returned 2) instead of raising TerminalRunError",
     ),
     (
         StartsAfterTheEnd,
         OVER,
-        "a new session after 'complete' was accepted (it gave 2); TerminalRunError belongs there",
+        "a new session after 'complete' was accepted (it returned 2) instead of raising TerminalRunError",
     ),
-    (WritesBeforeTheStart, BEGUN, "0 entries belong into the journal, read_all gave 1"),
-    (WritesWithoutAStart, BEGUN, "1 entries belong into the journal, read_all gave 2"),
-    (WritesWhatItFences, FENCED, "4 entries belong into the journal, read_all gave 5"),
-    (WritesAfterTheEnd, OVER, "2 entries belong into the journal, read_all gave 4"),
-    (LetsTheSecondSign, ONCE, "StartEntry(*'first'* was appended, read_all gave *'second'*)"),
-    (SharesOneEntry, RACE, "StartEntry(* was appended, read_all gave StartEntry(*)"),
-    (LosesOneOfMany, AT_ONCE, "of 30 appends at once the journal holds 29"),
-    (WritesABatchBackwards, AT_ONCE, "append gave other offsets than read_all"),
+    (WritesBeforeTheStart, BEGUN, "0 entries were appended, read_all returned 1"),
+    (WritesWithoutAStart, BEGUN, "1 entries were appended, read_all returned 2"),
+    (WritesWhatItFences, FENCED, "4 entries were appended, read_all returned 5"),
+    (WritesAfterTheEnd, OVER, "2 entries were appended, read_all returned 4"),
+    (LetsTheSecondSign, ONCE, "StartEntry(*'first'* was appended, read_all returned *'second'*)"),
+    (SharesOneEntry, RACE, "StartEntry(* was appended, read_all returned StartEntry(*)"),
+    (LosesOneOfMany, AT_ONCE, "of 30 concurrent appends the journal has 29"),
+    (WritesABatchBackwards, AT_ONCE, "append returned other offsets than read_all"),
     (LeavesGaps, AT_ONCE, "the offsets are not 1 to 30"),
-    (RepeatsWhatIsCancelled, CANCELLED, "the journal holds 3 entries after it"),
-    (CountsWhatIsCancelled, CANCELLED, "the next append gave offset 2, not 1"),
+    (RepeatsWhatIsCancelled, CANCELLED, "the journal has 3 entries after it"),
+    (CountsWhatIsCancelled, CANCELLED, "the next append returned offset 2, not 1"),
     (
         WritesLaterWhatIsCancelled,
         CANCELLED,
-        "2 entries belong into the journal, read_all gave 3",
+        "2 entries were appended, read_all returned 3",
     ),
     (PutsMetadataAway, RECOVERED, "the metadata came back as None"),
-    (PutsResultsAway, RECOVERED, "a recorded step gave 'gone' in the next session"),
+    (PutsResultsAway, RECOVERED, "a recorded step returned 'gone' in the next session"),
     (
         PutsEndsAway,
         RECOVERED,
-        "starting a run that is over was accepted (it gave None); TerminalRunError belongs there",
+        "starting a run that is over was accepted (it returned None) instead of raising TerminalRunError",
     ),
-    (ArchivesResults, RECOVERED, "a recorded step gave 'gone' in a fork"),
+    (ArchivesResults, RECOVERED, "a recorded step returned 'gone' in a fork"),
     (CannotAppendToWhatItCreated, RECOVERED, "it raised *"),
-    (CountsWhatItCreates, CREATED, "the created session's first append gave offset 4, not 3"),
-    (EmptiesWhatItRefuses, CREATED, "4 entries belong into the journal, read_all gave 3"),
-    (CreatesWhatCameLast, CREATES, "StartEntry(* was appended, read_all gave StartEntry(*)"),
+    (CountsWhatItCreates, CREATED, "the created session's first append returned offset 4, not 3"),
+    (EmptiesWhatItRefuses, CREATED, "4 entries were appended, read_all returned 3"),
+    (CreatesWhatCameLast, CREATES, "StartEntry(* was appended, read_all returned StartEntry(*)"),
     (ReleasesOnlyOnce, RELEASED, "it raised KeyError('run-1', 1)"),
     (ReleasesOnlySessions, RELEASED, "it raised KeyError('run-1', 9)"),
     (ReleasesOnlyRuns, RELEASED, "it raised KeyError('unknown', 1)"),
     (ReleasesWhoeverHolds, RELEASED, "it raised PermissionError('run-1', 2)"),
     (AbandonsOnlyOnce, RELEASED, "it raised KeyError('run-1', 2)"),
     (ForgetsWhatWasAbandoned, RELEASED, "it raised KeyError('run-1', 3)"),
-    (AbandonsTheLastEntry, RELEASED, "5 entries belong into the journal, read_all gave 4"),
+    (AbandonsTheLastEntry, RELEASED, "5 entries were appended, read_all returned 4"),
 ]
 
 
@@ -241,10 +245,19 @@ async def test_each_bad_run_id_has_to_be_refused_everywhere(
 ) -> None:
     """A storage that makes names of files of run ids would leave its directory, or lose a run."""
     for broken, says in (
-        (AcceptsOne, f"append to {run_id!r} was accepted (it gave 0); UsageError belongs there"),
-        (ReadsOne, f"read_all of {run_id!r} was accepted (it gave []); UsageError belongs there"),
-        (CreatesOne, f"create of {run_id!r} was accepted (it gave None); UsageError belongs there"),
-        (ListsOne, f"list_runs gave [{run_id!r}]"),
+        (
+            AcceptsOne,
+            f"append to {run_id!r} was accepted (it returned 0) instead of raising UsageError",
+        ),
+        (
+            ReadsOne,
+            f"read_all of {run_id!r} was accepted (it returned []) instead of raising UsageError",
+        ),
+        (
+            CreatesOne,
+            f"create of {run_id!r} was accepted (it returned None) instead of raising UsageError",
+        ),
+        (ListsOne, f"list_runs returned [{run_id!r}]"),
     ):
         with monkeypatch.context() as patch:
             assert await verdict(BAD, broken(run_id), patch) == says

@@ -24,8 +24,8 @@ from tests.io.foreign import Changed, verdict
 pytestmark = pytest.mark.anyio
 
 WHOLE = "entries come back as they were appended, in order"
-SPELT = "values come back as they were written, to the letter"
-KEPT = "any character is kept"
+SPELT = "values come back as they were written, byte for byte"
+KEPT = "any character comes back"
 EPOCH = "1970-01-01T00:00:00.000Z"
 KINDS: list[type[Entry]] = [
     StartEntry,
@@ -71,7 +71,7 @@ async def test_no_field_of_any_entry_may_get_lost(
         return entry.replace(**{field: left}) if isinstance(entry, kind) else entry
 
     said = await verdict(WHOLE, Changed(lose), monkeypatch)
-    appended, _, read = said.partition(" was appended, read_all gave ")
+    appended, _, read = said.partition(" was appended, read_all returned ")
     assert appended.startswith(f"{kind.__name__}(")
     assert read.startswith(f"{kind.__name__}(")
     assert f"{field}={left!r}" not in appended
@@ -131,7 +131,9 @@ async def test_no_kind_of_value_inside_of_a_result_may_change(
         return entry.replace(result_json=orjson.dumps(rebuilt(entry.result, change)))
 
     said = await verdict(WHOLE, Changed(store), monkeypatch)
-    assert re.match(r"StepEntry\(.*step_id='nested'.* was appended, read_all gave StepEntry", said)
+    assert re.match(
+        r"StepEntry\(.*step_id='nested'.* was appended, read_all returned StepEntry", said
+    )
 
 
 def spelling(old: bytes, new: bytes) -> Changed:
@@ -171,7 +173,7 @@ async def test_no_value_may_be_spelt_anew(
 ) -> None:
     """A digest of a result, or a signature in it, would not fit what a replay gives."""
     said = await verdict(SPELT, spelling(old, new), monkeypatch)
-    appended, _, read = said.partition(" was appended, read_all gave ")
+    appended, _, read = said.partition(" was appended, read_all returned ")
     assert appended.startswith("StepEntry(")
     assert read.startswith("StepEntry(")
     assert appended != read
@@ -188,7 +190,7 @@ async def test_no_character_may_get_lost(character: str, monkeypatch: pytest.Mon
 
     said = await verdict(KEPT, Changed(drop), monkeypatch)
     assert said.startswith("SuspendEntry(")
-    assert "waiting_for='ab'" in said.partition(" was appended, read_all gave ")[2]
+    assert "waiting_for='ab'" in said.partition(" was appended, read_all returned ")[2]
 
 
 def plain(value: Any) -> Any:

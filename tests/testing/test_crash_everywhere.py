@@ -227,7 +227,7 @@ async def test_hooks_of_a_test_may_be_async() -> None:
         await checkpoint()
         return list(world.calls)
 
-    with pytest.raises(AssertionError, match="the probe gave"):
+    with pytest.raises(AssertionError, match="the probe returned"):
         await crash_everywhere(answering(world), MAIL, reset=reset, probe=another)
 
 

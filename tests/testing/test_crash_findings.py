@@ -40,7 +40,7 @@ async def test_an_order_of_steps_that_chance_decides() -> None:
         return {url: await ctx.step("fetch", fetch, url) for url in urls}
 
     assert (await finding(crawl)).splitlines() == [
-        "cancelled after entry 0 (start), then recovered: step 'fetch' was asked for with the "
+        "cancelled after entry 0 (start), then recovered: step 'fetch' was requested with the "
         'arguments "b"; uninterrupted with "a"',
         "also:",
         "  - step 'fetch' is journaled as 'page b'; uninterrupted as 'page a'",
@@ -62,10 +62,10 @@ async def test_an_order_of_named_steps_that_a_clock_decides() -> None:
 
     message = await finding(crawl)
     assert message.startswith(
-        "two runs that nobody interrupted differ already: "
-        "step 'b' was asked for, where the uninterrupted run asks for 'a'"
+        "two uninterrupted runs already differ: "
+        "step 'b' was requested, where the uninterrupted run requests 'a'"
     )
-    assert "read clocks, random numbers and the world inside of steps only" in message
+    assert "read clocks, random numbers and external systems only inside of steps" in message
 
 
 async def test_a_clock_that_is_read_outside_of_steps() -> None:
@@ -138,7 +138,7 @@ async def test_a_cancellation_that_is_swallowed(anyio_backend: str) -> None:
     message = await finding(careless)
     assert message.startswith("cancelled in the function of step 'fetch', then recovered: ")
     assert "step 'fetch' is missing from the journal" in message
-    assert "The workflow swallowed its cancellation and went on" in message
+    assert "The workflow swallowed its cancellation and continued" in message
 
 
 async def test_a_killed_process_does_no_more(anyio_backend: str) -> None:
@@ -197,7 +197,7 @@ async def test_an_effect_outside_of_a_step() -> None:
         await ctx.step("note", fetch, "b")
 
     message = await finding(notify, reset=sent.clear, probe=lambda: len(sent))
-    assert ": the probe gave 2; uninterrupted 1" in message
+    assert ": the probe returned 2; uninterrupted 1" in message
 
 
 async def test_an_effect_that_is_not_idempotent() -> None:
@@ -210,7 +210,7 @@ async def test_an_effect_that_is_not_idempotent() -> None:
     message = await finding(pay, reset=paid.clear, probe=lambda: sum(paid))
     assert message.startswith(
         "killed after the function of step 'pay', then recovered: "
-        "the probe gave 20; uninterrupted 10"
+        "the probe returned 20; uninterrupted 10"
     )
 
 
@@ -248,8 +248,7 @@ async def test_steps_whose_results_vary_are_named_before_anything_is_crashed() -
 
     message = await finding(draw)
     assert message.startswith(
-        "two runs that nobody interrupted differ already: "
-        "step 'draw' is journaled as 2; uninterrupted as 1"
+        "two uninterrupted runs already differ: step 'draw' is journaled as 2; uninterrupted as 1"
     )
     assert "stub the steps whose results vary (stubs=)" in message
     assert (await crash_everywhere(draw, stubs={"draw": lambda: 7})).outcome.result == 7
@@ -310,7 +309,7 @@ async def test_a_workflow_that_is_over_before_its_point_comes() -> None:
     message = await finding(lazy)
     assert message.startswith("killed before the function of step 'fetch#2', then recovered: ")
     assert "step 'fetch#2' is missing from the journal" in message
-    assert "the run never came to this point, as the uninterrupted run did" in message
+    assert "the run never reached this point, but the uninterrupted run did" in message
 
 
 async def test_a_wait_that_only_some_sessions_come_to() -> None:

@@ -22,7 +22,7 @@ class Vanished(BaseException):
     """What is no failure of the workflow."""
 
 
-STRAYED = "two runs that nobody interrupted differ already: "
+STRAYED = "two uninterrupted runs already differ: "
 
 
 async def report(flow: Flow, **how: Any) -> list[str]:
@@ -41,7 +41,7 @@ async def test_a_step_too_many_is_named() -> None:
             await ctx.step("fetch", fetch, page)
 
     found = (await report(crawl))[0]
-    assert found == f"{STRAYED}step 'fetch#2' was asked for; uninterrupted it is not"
+    assert found == f"{STRAYED}step 'fetch#2' was requested; uninterrupted it is not"
 
 
 async def test_no_arguments_are_shown_as_none() -> None:
@@ -52,7 +52,7 @@ async def test_no_arguments_are_shown_as_none() -> None:
         await ctx.step("roll", lambda *_: 6, *[6] * next(runs))
 
     found = (await report(roll))[0]
-    said = "step 'roll' was asked for with the arguments 6; uninterrupted with (none)"
+    said = "step 'roll' was requested with the arguments 6; uninterrupted with (none)"
     assert found == f"{STRAYED}{said}"
 
 
@@ -122,7 +122,7 @@ async def test_what_comes_first_is_told_first_and_five_more() -> None:
         f"step 's{each}' is journaled as {7 + each}; uninterrupted as {each}" for each in range(7)
     ]
     assert lines[:7] == [f"{STRAYED}{said[0]}", "also:", *(f"  - {each}" for each in said[1:6])]
-    assert lines[7].startswith("Nothing can be compared before they agree: ")
+    assert lines[7].startswith("The workflow is not deterministic: ")
 
 
 async def test_what_a_killed_session_did_ends_there() -> None:
@@ -134,7 +134,7 @@ async def test_what_a_killed_session_did_ends_there() -> None:
 
     assert await report(pay, probe=lambda: next(runs) == 4) == [
         "killed before the function of step 'pay', then recovered: "
-        "the probe gave True; uninterrupted False",
+        "the probe returned True; uninterrupted False",
         "What the sessions did:",
         "  session 1: start, killed before the function of step 'pay'",
         "  session 2: start, ran 'pay', journaled step 'pay', journaled complete",
@@ -162,7 +162,9 @@ async def test_whoever_waits_has_swallowed_nothing() -> None:
             await ctx.suspend("go")
 
     lines = await report(wait, answers={"go": 1}, probe=lambda: next(runs) == 5)
-    assert lines[0].startswith("cancelled after entry 1 (suspend), then recovered: the probe gave")
+    assert lines[0].startswith(
+        "cancelled after entry 1 (suspend), then recovered: the probe returned"
+    )
     assert [line for line in lines if "swallowed" in line] == []
 
 
@@ -218,7 +220,7 @@ async def test_no_step_runs_in_a_process_that_is_dead() -> None:
 
     lines = await report(tidy, reset=undone.clear, probe=lambda: len(undone))
     assert lines[0].startswith("cancelled in the function of step 'pay', then recovered: ")
-    assert "the probe gave 1; uninterrupted 0" in "".join(lines)
+    assert "the probe returned 1; uninterrupted 0" in "".join(lines)
 
 
 @pytest.mark.parametrize("leaving", [KeyboardInterrupt, SystemExit])

@@ -176,7 +176,7 @@ async def test_what_may_be_unused_goes_by_its_id_and_by_its_name(
         assert await replay.run(shorter, allow_unused=allowed) == Success(None, "run-7")
     else:
         lines = await parting(replay, shorter, allow_unused=allowed)
-        assert lines[-1] == f"If that is meant, say allow_unused=[{left!r}]"
+        assert lines[-1] == f"If this is intended, pass allow_unused=[{left!r}]"
 
 
 async def test_a_branch_that_the_journal_does_not_have_is_compared_with_what_is_left(
@@ -238,7 +238,7 @@ async def test_a_recorded_run_is_crashed_strictly(path: Path) -> None:
         await ctx.step("log", ask, f"it is {next(clock)}")
 
     await recorded(path, log)
-    with pytest.raises(AssertionError, match="was asked for with the arguments"):
+    with pytest.raises(AssertionError, match="was requested with the arguments"):
         await JournalReplay(path).crash_everywhere(log)
     survived = await JournalReplay(path).crash_everywhere(log, strict=False)
     assert survived.outcome == Success(None, "run-1")

@@ -102,7 +102,7 @@ async def test_a_run_that_is_over_replays_to_its_end(journal: Path) -> None:
 async def test_a_partial_journal_replays_its_part_and_then_calls_the_stub(journal: Path) -> None:
     """``head -n 8`` of a journal would not be the start of a test."""
     replay = JournalReplay(journal, lines=2)
-    with pytest.raises(AssertionError, match="part at offset 2"):
+    with pytest.raises(AssertionError, match="diverge at offset 2"):
         await replay.run(triage(never), answers={"verdict": "ok"})
     cut = journal.with_name("run-8.jsonl")
     cut.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:2]) + b'{"torn')
@@ -147,7 +147,7 @@ async def test_the_failure_shows_where_they_part(journal: Path) -> None:
         await JournalReplay(journal).run(changed)
     shown = "('cats', '" + "x" * 151
     assert str(caught.value).splitlines() == [
-        f"the workflow and {str(journal)!r} part at offset 5",
+        f"the workflow and {str(journal)!r} diverge at offset 5",
         "  recorded:   step 'delay:3600000ms' -> " + repr(_recorded(journal)[1].result),
         f"  asked for:  step 'translate', with the arguments {shown[:160]}… (212 characters)",
         "  before it:",
@@ -155,7 +155,7 @@ async def test_the_failure_shows_where_they_part(journal: Path) -> None:
         "  unused:     offset 6  'mail:send'",
         "  unused:     offset 7  'chat:send'",
         "  unused:     offset 8  'note'",
-        "Let it run with allow_live=['translate'], answer it with stubs={'translate': …}, "
+        "Allow it to run with allow_live=['translate'], answer it with stubs={'translate': …}, "
         "or record it: pytest --kassette-mode=new",
     ]
 
@@ -174,7 +174,7 @@ async def test_a_branch_is_compared_with_the_same_branch(journal: Path) -> None:
 
         await ctx.parallel({"chat": post})
 
-    with pytest.raises(AssertionError, match="part at offset 7") as caught:
+    with pytest.raises(AssertionError, match="diverge at offset 7") as caught:
         await JournalReplay(journal).run(changed)
     assert "recorded:   step 'chat:send' -> 'answer to ok'" in str(caught.value)
     assert "asked for:  step 'chat:post', with the arguments ()" in str(caught.value)
@@ -219,9 +219,9 @@ async def test_a_recorded_step_that_nobody_asks_for_fails(journal: Path) -> None
     with pytest.raises(AssertionError) as caught:
         await JournalReplay(journal).run(shorter)
     message = str(caught.value)
-    assert "part at offset 6" in message
+    assert "diverge at offset 6" in message
     assert "asked for:  nothing more; the workflow ended with Success(" in message
-    assert "If that is meant, say allow_unused=['mail:send', 'chat:send', 'note']" in message
+    assert "If this is intended, pass allow_unused=['mail:send', 'chat:send', 'note']" in message
     replay = JournalReplay(journal)
     allowed = await replay.run(shorter, allow_unused=["mail:send", "chat:send", "note"])
     assert allowed == Success("answer to cats", "run-7")
@@ -241,7 +241,7 @@ async def test_a_step_recorded_under_another_name_is_shown(tmp_path: Path) -> No
 
     with pytest.raises(AssertionError, match="asked for:  step 'a' under the name 'a'") as caught:
         await JournalReplay(path).run(flow)
-    assert "part at offset 1" in str(caught.value)
+    assert "diverge at offset 1" in str(caught.value)
 
 
 async def test_other_input_and_another_version_are_refused(journal: Path) -> None:
@@ -255,7 +255,7 @@ async def test_other_input_and_another_version_are_refused(journal: Path) -> Non
     says = str(refused.value)
     assert says.startswith(f"{str(journal)!r} was recorded by version '1'")
     assert "pytest --kassette-mode=all" in says
-    assert "write '2' for the version in its first line" in says
+    assert "change the version in the file's first line to '2'" in says
     bumped = journal.read_text().replace('"version":"1"', '"version":"2"', 1)
     journal.write_text(bumped)
     assert await JournalReplay(journal).run(workflow_like(versioned, "2")) == ENDED
@@ -364,7 +364,7 @@ async def test_crashing_a_recorded_run_finds_what_is_wrong_with_today_s_code(
         seen.append(topic)
         return [*await triage(never)(ctx, topic), len(seen)]
 
-    with pytest.raises(AssertionError, match="two runs that nobody interrupted differ already"):
+    with pytest.raises(AssertionError, match="two uninterrupted runs already differ"):
         await JournalReplay(journal).crash_everywhere(counting)
     with pytest.raises(AssertionError, match=r"killed before .* 'think', then recovered: it ended"):
         await JournalReplay(journal).crash_everywhere(counting, reset=seen.clear)
@@ -376,7 +376,7 @@ async def test_the_run_id_comes_from_the_path(tmp_path: Path) -> None:
     assert JournalReplay(tmp_path / "run-3" / "journal.jsonl").run_id == "run-3"
     assert JournalReplay(tmp_path / "a.b.jsonl").mode is Mode.NONE
     assert JournalReplay(tmp_path / "a.b.jsonl", mode="none").mode is Mode.NONE
-    with pytest.raises(UsageError, match="is no run id; name the file after a run"):
+    with pytest.raises(UsageError, match="is not a run id; name the file after a run"):
         JournalReplay(tmp_path / "no run.jsonl")
 
 

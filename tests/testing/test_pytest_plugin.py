@@ -96,12 +96,12 @@ def test_the_failure_is_the_report_and_nothing_of_the_library(project: pytest.Py
     ran.assert_outcomes(failed=1)
     shown = ran.stdout.str()
     for line in (
-        "run-1.jsonl' part at offset 2",
+        "run-1.jsonl' diverge at offset 2",
         "E         recorded:   step 'send' -> 'answer to answer to life'",
         "E         asked for:  step 'post', with the arguments ('answer to life',)",
         "E         before it:",
         "E           offset   1  'think' replayed",
-        "E       Let it run with allow_live=['post'], ",
+        "E       Allow it to run with allow_live=['post'], ",
     ):
         assert line in shown
     assert "_eventloop.py" not in shown
@@ -120,7 +120,7 @@ def test_a_test_that_does_not_name_its_journal_is_told_how(
     ran = run(project)
     ran.assert_outcomes(errors=1)
     ran.stdout.fnmatch_lines(
-        ['kassette_journal needs to know its journal: @pytest.mark.kassette("*']
+        ['kassette_journal needs the marker that names its journal: @pytest.mark.kassette("*']
     )
 
 
