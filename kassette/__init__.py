@@ -1,29 +1,29 @@
-"""The sans-IO core of kassette: pure values in, pure values out, no loop, no file, no clock.
+"""The sans-IO core of kassette: values in, values out; no event loop, no files, no clock.
 
 A map for newcomers:
 
 - ``entries``      the seven kinds of journal entry
 - ``codec``        journal lines: bytes to entries and back
 - ``values``       which JSON values may be journaled, and how
-- ``opening``      whether a session may be opened on what a journal records
+- ``opening``      whether a session may be opened on a journal
 - ``machine``      one session of one run: commands in, effects out
-- ``steps``, ``waits``  its parts: what is numbered and replayed, what is waited for
-- ``lanes``        where workflow and journal part: renamed, removed and reordered steps
-- ``notes``        what an entry says beside what replay needs: who wrote it, since when
-- ``transitions``  which command has a place in which state
-- ``marks``, ``refusals``  the entries that begin and end a session, and the errors that refuse it
+- ``steps``, ``waits``  its parts: numbering and replay of steps, and waits for events
+- ``lanes``        where workflow and journal diverge: renamed, removed and reordered steps
+- ``notes``        what an entry records beyond what replay needs: who wrote it, since when
+- ``transitions``  which command is allowed in which state
+- ``marks``, ``refusals``  the entries that begin and end a session, and errors for refused commands
 - ``commands``, ``effects``  the machine's vocabulary
-- ``replay``       a journal as replay asks it
-- ``tail``         whether an append may follow what a journal ends with
+- ``replay``       an index of a journal for replay
+- ``tail``         whether an append may follow the end of a journal
 - ``object_append``  the append loop of a journal that is one object in a store
-- ``forking``      what a fork's journal holds
+- ``forking``      the entries of a fork's journal
 - ``status``       what a run is doing
-- ``evidence``     what a journal tells: spans, open waits, fork points, differences, summaries
-- ``retry``        when a failed attempt is tried again
+- ``evidence``     analyses of a journal: spans, open waits, fork points, differences, summaries
+- ``retry``        when a failed attempt is retried
 - ``naming``, ``timestamps``  names and instants as the journal writes them
-- ``immutable``    the base of all the values here
+- ``immutable``    the base class of all values here
 - ``brief``        how a value is quoted in a message
-- ``errors``       everything that is raised, and who acts next
+- ``errors``       all errors, and who acts next
 
 ``kassette_io`` performs the effects; a normal program imports only that.
 """

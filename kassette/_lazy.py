@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 
 _PACKAGES = ("kassette_io", "kassette", "kassette_io.testing")
-"""Where a name may be that somebody asks another package for."""
+"""The packages in which to look for a name that is imported from the wrong one."""
 
 
 def lazy_names(package: str, names_by_module: Mapping[str, str]) -> Callable[[str], object]:
-    """Return the ``__getattr__`` of ``package`` that takes each name from its module (PEP 562).
+    """Return the ``__getattr__`` of ``package`` that imports each name on first use (PEP 562).
 
     ``names_by_module`` maps a module to its names, separated by spaces.
     """
@@ -29,12 +29,12 @@ def lazy_names(package: str, names_by_module: Mapping[str, str]) -> Callable[[st
 
 
 def _absent(package: str, name: str) -> AttributeError | ImportError:
-    """Return the error of a name that ``package`` does not have; it says which package does."""
+    """Return the error for a name that ``package`` lacks; it names the package that has it."""
     other = None if name.startswith("_") else _owner(name)
     if other is None:
         return AttributeError(f"module {package!r} has no attribute {name!r}")
     where = f"{package!r} has no {name!r}, but {other!r} has: from {other} import {name}"
-    # `from package import name` asks with hasattr() and says nothing of what an AttributeError says
+    # `from package import name` discards the message of an AttributeError
     if sys._getframe(2).f_code.co_name == "_handle_fromlist":  # pyright: ignore[reportPrivateUsage]
         return ImportError(where, name=package)
     return AttributeError(where)

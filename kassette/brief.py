@@ -1,4 +1,4 @@
-"""How a value is quoted in a message: short, whatever it is, and never by raising."""
+"""Quotes a value in a message: always short, and never raising."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _BRIEF.maxstring = _BRIEF.maxother = 80
 
 
 def brief(value: object) -> str:
-    """Return the repr of ``value``, shortened; its type where that has none, like 10**5000."""
+    """Return the shortened repr of ``value``, or its type if repr fails, as for 10**5000."""
     try:
         return _BRIEF.repr(value)
     except Exception:

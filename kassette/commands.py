@@ -1,7 +1,7 @@
-"""What a driver tells the machine: requests of the workflow and reports of what was performed.
+"""What a driver sends to the machine: requests of the workflow, and reports of performed effects.
 
-``caller`` says which task a request comes from, by anything that tells the tasks of a session
-apart; the machine only compares it. A driver with a single task may leave it out.
+``caller`` identifies the task of a request, by anything that differs between the tasks of a
+session; the machine only compares it. A driver with a single task may omit it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from kassette.timestamps import Timeout
 class Start(Immutable):
     """Open a session: a new run, or recovery of one that has a journal.
 
-    ``metadata`` is checked against the journal only where it is given (None is a value).
-    ``writer`` is a token unique to this session, made by the driver: randomness is IO. ``workflow``
-    is the name of the workflow that asks, which has to be the one that the journal began with.
-    ``notes`` say which process and code opens the session (``host``, ``pid``, ``lib``, ``code``,
-    ``found``); ``strict`` has steps refused where workflow and journal part.
+    ``metadata`` is checked against the journal only if it is given (None is a value). ``writer`` is
+    a token unique to this session, created by the driver because randomness is IO. ``workflow`` is
+    the name of the calling workflow, which must be the one that started the run. ``notes`` describe
+    the process and code that open the session (``host``, ``pid``, ``lib``, ``code``, ``found``).
+    ``strict`` refuses steps where workflow and journal diverge.
     """
 
     metadata: object | Unset = UNSET
@@ -38,11 +38,11 @@ class Start(Immutable):
 
 @final
 class Resume(Immutable):
-    """Open a session that delivers ``event_name``; a payload already journaled wins.
+    """Open a session that delivers ``event_name``; a payload already in the journal wins.
 
-    ``given_at`` is the instant (aware) at which the answer was given, if that was before now: the
-    instant that decides whether it came before the deadline. ``by`` says, in free text, who gave
-    it; ``notes`` and ``strict`` are those of ``Start``.
+    ``given_at`` is the (aware) instant at which the answer was given, if that was earlier; it is
+    compared with the deadline instead of the current time. ``by`` is a free text that names who
+    gave the answer; ``notes`` and ``strict`` are those of ``Start``.
     """
 
     event_name: str
@@ -58,7 +58,7 @@ class Resume(Immutable):
 
 @final
 class Appended(Immutable):
-    """Report: storage holds ``entry`` durably, at ``offset``."""
+    """Report: ``entry`` has been stored durably at ``offset``."""
 
     entry: Entry
     offset: int
@@ -66,7 +66,7 @@ class Appended(Immutable):
 
 @final
 class AppendFailed(Immutable):
-    """Report: the append of ``entry`` raised ``error``; what that means is decided here."""
+    """Report: the append of ``entry`` raised ``error``; the machine decides what that means."""
 
     entry: Entry
     error: BaseException
@@ -74,7 +74,7 @@ class AppendFailed(Immutable):
 
 @final
 class Loaded(Immutable):
-    """Report: the whole journal, read again as ``Reload`` asked."""
+    """Report: the whole journal, read again as requested by ``Reload``."""
 
     entries: list[Entry]
 
@@ -88,10 +88,10 @@ class LoadFailed(Immutable):
 
 @final
 class Record(Immutable):
-    """The workflow asks for step ``name`` on branch ``path``.
+    """The workflow requests step ``name`` on branch ``path``.
 
-    ``interchangeable`` says that calls of this name may overlap, since their results may be
-    swapped. ``aside`` says that the caller is not the task that runs the branch.
+    ``interchangeable`` means that calls of this name may overlap, since their results may be
+    swapped. ``aside`` means that the caller is not the task that runs the branch.
     """
 
     name: str
@@ -123,7 +123,7 @@ class StepFailed(Immutable):
 
 @final
 class WaitForEvent(Immutable):
-    """The workflow asks for event ``event_name``; ``timeout`` is what ``deadline_of`` takes."""
+    """The workflow waits for ``event_name``; ``timeout`` is a timeout as for ``deadline_of``."""
 
     event_name: str
     timeout: Timeout | None = None
@@ -134,12 +134,12 @@ class WaitForEvent(Immutable):
 
 @final
 class EnterFunction(Immutable):
-    """Report: the workflow's function begins. Until it ends, no wait is written."""
+    """Report: the workflow's function begins. No wait is written before it ends."""
 
 
 @final
 class LeaveFunction(Immutable):
-    """Report: the workflow's function has ended, by a suspension; the waits may be written."""
+    """Report: the workflow's function has ended with a suspension; the waits may be written."""
 
 
 @final
@@ -155,8 +155,8 @@ class EnterParallel(Immutable):
 class LeaveParallel(Immutable):
     """Report: every branch of the block has finished, failed or suspended.
 
-    ``abandoned`` says that the block was cancelled instead: what its branches wait for is dropped,
-    as nothing of it was journaled.
+    ``abandoned`` means that the block was cancelled instead: the waits of its branches are dropped,
+    as none of them was journaled.
     """
 
     keys: tuple[str, ...]
@@ -187,7 +187,7 @@ class Fail(Immutable):
 
 @final
 class Close(Immutable):
-    """Leave the session without ending the run: cancellation, a crash survived, ``aclose()``."""
+    """Close the session without ending the run: after a cancellation, a crash, or ``aclose()``."""
 
 
 Command: TypeAlias = (
@@ -209,4 +209,4 @@ Command: TypeAlias = (
     | Fail
     | Close
 )
-"""Everything that a machine can be told."""
+"""Any command to a machine."""

@@ -1,8 +1,8 @@
-"""What the machine asks of a driver.
+"""What the machine tells a driver to do.
 
-Rule: a driver performs the effects of one answer strictly in order, and drops the rest of them as
-soon as one fails. An entry stands before the effects that it justifies, so nobody is told of
-anything that is not durable.
+Rule: a driver performs the effects of one command strictly in order, and drops the rest as soon as
+one fails. An entry precedes the effects that depend on it, so no result is returned before it is
+durable.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ class RunStep(Immutable):
 
 @final
 class Replay(Immutable):
-    """Give the caller the recorded result, and its ``on_replay`` too; do not run the function."""
+    """Return the recorded result to the caller and its ``on_replay``; do not run the function."""
 
     entry: StepEntry
 
 
 @final
 class Return(Immutable):
-    """Give the caller the ``result`` that has just become durable, as ``entry`` reads back."""
+    """Return ``result`` to the caller: it is durable now, and is what ``entry`` decodes to."""
 
     entry: StepEntry
     result: Any
@@ -70,14 +70,14 @@ class Return(Immutable):
 
 @final
 class Deliver(Immutable):
-    """Give the caller the event's payload."""
+    """Return the event's payload to the caller."""
 
     entry: ResumeEntry
 
 
 @final
 class Release(Immutable):
-    """The session has ended: give up locks and buffers held for it."""
+    """Release the locks and buffers held for the session, which has ended."""
 
 
 @final
@@ -90,4 +90,4 @@ class Raise(Immutable):
 Effect: TypeAlias = (
     Append | Reload | Opened | Diverged | RunStep | Replay | Return | Deliver | Release | Raise
 )
-"""Everything that a machine can ask for."""
+"""Any effect that a machine returns."""

@@ -1,8 +1,8 @@
-"""Every error kassette raises, and how to tell a suspension; nothing here acts on one.
+"""Every error that kassette raises, and how to detect a suspension; nothing here handles one.
 
 The tree says who acts next:
 
-    KassetteError (BaseException)      one ``except KassetteError`` catches every kassette throw
+    KassetteError (BaseException)      one ``except KassetteError`` catches all of them
     ├── SuspendError                   nobody: control flow, the only one that is not an Exception
     ├── UsageError                     you: the call was wrong, nothing was written
     │   ├── TerminalRunError           you: the run is over; a dispatcher may treat it as done
@@ -12,17 +12,17 @@ The tree says who acts next:
     ├── SuspendedError                 your workflow: it swallowed a SuspendError
     ├── SessionClosedError             your workflow: it used a session that had ended
     ├── VersionMismatchError           your deploy: the code is not the one that wrote the journal
-    ├── ReplayMismatchError            your deploy: the step asked for is not the one recorded
-    ├── RunCancelledError              nobody: a deadline passed, the run is over
-    ├── FencedError                    nobody: a newer session took the run over
-    ├── WriteContentionError           the world: somebody else is writing, try again later
-    ├── PreconditionFailedError        the world: an object changed under a conditional put
-    ├── StorageError                   the world: mend disk, permissions or network, start again
-    ├── JournalCorruptionError         the world: the journal is damaged, restore or fork it
+    ├── ReplayMismatchError            your deploy: the recorded step is not the requested one
+    ├── RunCancelledError              nobody: a deadline passed, the run has ended
+    ├── FencedError                    nobody: a newer session has taken over the run
+    ├── WriteContentionError           operations: another session is writing, retry later
+    ├── PreconditionFailedError        operations: an object changed before a conditional write
+    ├── StorageError                   operations: fix disk, permissions or network, start again
+    ├── JournalCorruptionError         operations: the journal is damaged, restore it
     └── InternalError                  us: please report it
 
-Rule (D1): every ordinary error is also an ``Exception``. ``SuspendError`` is not, so that the
-``except Exception`` an agent loop wraps around its tools cannot swallow a suspension.
+Rule: every ordinary error is also an ``Exception``. ``SuspendError`` is not, so that the
+``except Exception`` around the tools of an agent loop cannot swallow a suspension.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def _rebuild(cls: type[KassetteError], args: tuple[Any, ...], state: dict[str, A
 
 
 class KassetteError(BaseException):
-    """The root of everything kassette raises.
+    """The base class of every error that kassette raises.
 
-    ``run_id`` is the run concerned, or None where none is known. Not an ``Exception``: see the
-    rule in this module's header.
+    ``run_id`` is the run concerned, or None if it is not known. It derives from ``BaseException``
+    because ``SuspendError`` must not be an ``Exception``; all other subclasses are.
     """
 
     def __init__(self, message: str, *, run_id: str | None = None) -> None:
@@ -58,10 +58,11 @@ class KassetteError(BaseException):
 
 @final
 class SuspendError(KassetteError):
-    """The workflow waits for ``event_name``; let it escape.
+    """Control flow: the workflow waits for ``event_name``; let this exception escape.
 
-    Raised by ``wait_for_event`` and ``ctx.suspend``. A bare ``except:`` or an
-    ``except BaseException:`` around a step must raise it again.
+    ``wait_for_event`` and ``ctx.suspend`` raise it when the event has not arrived; in a workflow
+    that waits in one task, steps of other tasks raise it too. It is not an ``Exception``. A bare
+    ``except:`` or an ``except BaseException:`` around such a call must raise it again.
     """
 
     def __init__(self, event_name: str, *, run_id: str | None = None) -> None:
@@ -74,12 +75,12 @@ class SuspendError(KassetteError):
 
 
 class UsageError(KassetteError, Exception):
-    """The caller asked for something that the rules do not allow; nothing was written."""
+    """The caller made a mistake, such as an invalid argument; nothing was written."""
 
 
 @final
 class TerminalRunError(UsageError):
-    """``start`` or ``resume`` on a run that is over.
+    """``start`` or ``resume`` was called for a run that has ended.
 
     ``terminal_state`` is the type of the entry that ended it: ``"complete"``, ``"error"`` or
     ``"cancel"``. A dispatcher that delivers a job twice can treat ``"complete"`` as done.
@@ -88,7 +89,7 @@ class TerminalRunError(UsageError):
     def __init__(self, terminal_state: str, *, run_id: str | None = None) -> None:
         super().__init__(
             f"run {run_id!r} is over (its journal ends with {terminal_state!r}). "
-            "Fork it to try again from a step, or start a new run id",
+            "Fork it to retry from a step, or use a new run id",
             run_id=run_id,
         )
         self.terminal_state = terminal_state
@@ -96,14 +97,17 @@ class TerminalRunError(UsageError):
 
 @final
 class MetadataMismatchError(UsageError):
-    """Recovery with metadata (a workflow's input) other than the journal holds."""
+    """The metadata (a workflow's input) passed on recovery differs from the recorded one.
+
+    ``stored_metadata`` is the recorded one, ``provided_metadata`` the one passed.
+    """
 
     def __init__(
         self, stored_metadata: object, provided_metadata: object, *, run_id: str | None = None
     ) -> None:
         super().__init__(
-            f"run {run_id!r} began with other metadata (input) than was given now. "
-            "Leave it out to recover with what the journal holds, or use a new run id",
+            f"run {run_id!r} was started with different metadata (input) than given now. "
+            "Omit it to recover with the recorded one, or use a new run id",
             run_id=run_id,
         )
         self.stored_metadata = stored_metadata
@@ -112,24 +116,25 @@ class MetadataMismatchError(UsageError):
 
 @final
 class ValueRefusedError(UsageError):
-    """A value that the journal cannot hold, or a recorded one that its declared type cannot read.
+    """A value that cannot be journaled, or a recorded one that does not fit its declared type.
 
-    A mistake in using kassette, or of a deploy, and never the workflow's failure: a workflow that
-    lets it escape leaves its run open, so that mended code can go on (D3.3, D3.4).
+    The message names the path inside the value. It is a mistake in using kassette or of a
+    deployment, never a failure of the workflow: if it escapes from a workflow, the run stays open,
+    so that corrected code can continue it.
     """
 
 
 @final
 class StreamTooLargeError(UsageError):
-    """A stream gave more than its bound allows to be held; nothing of it is recorded.
+    """The items of a stream exceed its ``max_bytes``; nothing of the stream is recorded.
 
-    The run stays open. Raise the bound, or record less in several steps.
+    The run stays open. Raise ``max_bytes``, or split the stream into several steps.
     """
 
 
 @final
 class EventPendingError(UsageError):
-    """``start`` on a run that is suspended on ``waiting_for``; use ``resume``."""
+    """``start`` was called for a run that is waiting for ``waiting_for``; use ``resume``."""
 
     def __init__(self, waiting_for: str, *, run_id: str | None = None) -> None:
         super().__init__(
@@ -141,26 +146,29 @@ class EventPendingError(UsageError):
 
 
 class SuspendedError(KassetteError, Exception):
-    """A session method was called after the session had suspended.
+    """The session was used after it had suspended, so its code must have caught the SuspendError.
 
-    Almost always an ``except`` swallowed the SuspendError; let it escape.
+    Let SuspendError escape. Not to be confused with ``Suspended``, which is a result.
     """
 
 
 class SessionClosedError(KassetteError, Exception):
-    """A session method was called after ``complete()``, ``fail()`` or ``aclose()``."""
+    """The session was used after ``complete()``, ``fail()``, ``aclose()``, or after it was lost."""
 
 
 @final
 class VersionMismatchError(KassetteError, Exception):
-    """The caller's version differs from the first version in the journal."""
+    """The workflow's version differs from the first version in the journal.
+
+    ``stored_version`` is the recorded one, ``current_version`` that of the calling code.
+    """
 
     def __init__(
         self, stored_version: str, current_version: str, *, run_id: str | None = None
     ) -> None:
         super().__init__(
-            f"run {run_id!r} was recorded by version {stored_version!r}, this code is version "
-            f"{current_version!r}. Run it with the code that wrote it, or fork it",
+            f"run {run_id!r} was recorded by version {stored_version!r}, but this code is version "
+            f"{current_version!r}. Run it with the code that recorded it, or fork it",
             run_id=run_id,
         )
         self.stored_version = stored_version
@@ -169,7 +177,10 @@ class VersionMismatchError(KassetteError, Exception):
 
 @final
 class RunCancelledError(KassetteError, Exception):
-    """The run was cancelled; ``reason`` says why (``"suspend_timeout_expired"``)."""
+    """A wait's deadline had passed, so the run has been cancelled and has ended.
+
+    ``reason`` is ``"suspend_timeout_expired"``.
+    """
 
     def __init__(self, reason: str, *, run_id: str | None = None) -> None:
         super().__init__(f"run {run_id!r} was cancelled: {reason}", run_id=run_id)
@@ -178,11 +189,11 @@ class RunCancelledError(KassetteError, Exception):
 
 @final
 class ReplayMismatchError(KassetteError, Exception):
-    """The workflow asks for another step than the journal holds at this place.
+    """The workflow requests another step than the journal has at this point.
 
     ``expected_name`` is the recorded name, ``actual_name`` the one of the current call. In a strict
     session (``on_divergence="raise"``) ``passed_over`` are the recorded steps that the workflow
-    should have asked for first; without any, the step was recorded before one that was asked for
+    should have requested first; if it is empty, the step was recorded before one that was requested
     earlier.
     """
 
@@ -196,15 +207,15 @@ class ReplayMismatchError(KassetteError, Exception):
         run_id: str | None = None,
     ) -> None:
         if passed_over is None:
-            what = f"recorded as {expected_name!r}, asked for as {actual_name!r}"
+            what = f"is recorded as {expected_name!r}, but was requested as {actual_name!r}"
         elif passed_over:
-            what = f"asked for before {', '.join(map(repr, passed_over))}, which is on record"
+            what = f"was requested before the recorded {', '.join(map(repr, passed_over))}"
         else:
-            what = "asked for after a step that was recorded later"
+            what = "was requested after a step that is recorded later"
         super().__init__(
-            f"step {step_id!r} of run {run_id!r}: {what}. The workflow's shape has changed since "
-            "the run was recorded. Run it with the code that recorded it, or fork it before the "
-            "change; for new runs, change the version",
+            f"step {step_id!r} of run {run_id!r} {what}. The workflow has changed since the run "
+            "was recorded. Run it with the code that recorded it, or fork it before the change; "
+            "for new runs, change the version",
             run_id=run_id,
         )
         self.step_id = step_id
@@ -215,14 +226,17 @@ class ReplayMismatchError(KassetteError, Exception):
 
 @final
 class FencedError(KassetteError, Exception):
-    """A newer session owns the run; this one (``rejected_session``) must stop."""
+    """A newer session (``active_session``) owns the run; this one must stop.
+
+    The entry of ``rejected_session`` was not written.
+    """
 
     def __init__(
         self, rejected_session: int, active_session: int, *, run_id: str | None = None
     ) -> None:
         super().__init__(
             f"session {rejected_session} of run {run_id!r} was fenced: session {active_session} "
-            "has taken the run over. Stop here; the newer session goes on",
+            "has taken over the run. Stop using this session; the newer one continues the run",
             run_id=run_id,
         )
         self.rejected_session = rejected_session
@@ -230,19 +244,25 @@ class FencedError(KassetteError, Exception):
 
 
 class WriteContentionError(KassetteError, Exception):
-    """No exclusive write access: a lock is held, or conditional writes kept losing."""
+    """Another session has the run: its lock is held, or conditional writes were refused.
+
+    Retry later; the lock is released when that session ends or its process dies.
+    """
 
 
 class PreconditionFailedError(KassetteError, Exception):
-    """An ``ObjectStoreClient`` conditional put found another version of the object."""
+    """A conditional write of an ``ObjectStoreClient`` found another version of the object.
+
+    ``RemoteStorage`` handles it; a client raises it.
+    """
 
 
 class StorageError(KassetteError, Exception):
-    """The disk or the network refused an operation; the cause is chained.
+    """The disk or the network failed; the cause is chained.
 
-    ``rolled_back`` is True only where it is certain that nothing of the refused entry remains, so
-    that the session may go on. Otherwise the session is over, and a new ``start`` finds out from
-    the journal what landed.
+    ``rolled_back`` is True only if it is certain that nothing of the refused entry was stored, so
+    that the session can continue. Otherwise the session has ended, and a new ``start`` reads from
+    the journal what was stored.
     """
 
     def __init__(
@@ -254,28 +274,31 @@ class StorageError(KassetteError, Exception):
 
 @final
 class JournalCorruptionError(KassetteError, Exception):
-    """A line of the journal cannot be read; ``line`` counts from 1. Nothing is ever repaired."""
+    """A line of the journal cannot be read; ``line`` counts from 1.
+
+    A journal is never repaired automatically, apart from a torn last line.
+    """
 
     def __init__(self, reason: str, *, line: int, run_id: str | None = None) -> None:
         super().__init__(reason, run_id=run_id)
         self.line = line
 
     def __str__(self) -> str:
-        """Name the run as soon as it is known; a decoder sees lines, not run ids."""
+        """Return the message with the run id, which is added after decoding."""
         journal = "journal" if self.run_id is None else f"journal of run {self.run_id!r}"
         return (
-            f"{journal}, line {self.line}: {self.args[0]}. Nothing was changed; "
-            "restore the journal from a copy, or copy the lines before this one into a new run's"
+            f"{journal}, line {self.line}: {self.args[0]}. Nothing was changed; restore the "
+            "journal from a backup, or copy the lines before this one to a new run's journal"
         )
 
 
 class InternalError(KassetteError, Exception):
-    """A rule of the library itself was broken. Please report it with the journal."""
+    """A bug in kassette. Please report it with the journal."""
 
 
 @contextmanager
 def naming_run(run_id: str) -> Generator[None]:
-    """Name the run on every kassette error that leaves the block without one."""
+    """Set the run id of every kassette error that leaves the block without one."""
     try:
         yield
     except KassetteError as error:
@@ -284,16 +307,16 @@ def naming_run(run_id: str) -> Generator[None]:
 
 
 def with_run_id(error: _E, run_id: str) -> _E:
-    """Name the run on an error raised below the layer that knows it; returns the same error."""
+    """Set the run id of an error that has none, and return the same error."""
     if error.run_id is None:
         error.run_id = run_id
     return error
 
 
 def is_suspend_error(error: object) -> TypeGuard[BaseException]:
-    """Return whether ``error`` is, or as an exception group holds at any depth, a SuspendError.
+    """Return whether ``error`` is a SuspendError, or an exception group that contains one.
 
-    The question to ask before swallowing anything: if it answers True, raise ``error`` again.
+    Call it before you swallow a ``BaseException``: if it returns True, raise ``error`` again.
     """
     if isinstance(error, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", error)
@@ -302,5 +325,5 @@ def is_suspend_error(error: object) -> TypeGuard[BaseException]:
 
 
 def is_precondition_failed_error(error: object) -> TypeGuard[PreconditionFailedError]:
-    """Tell whether ``error`` reports a conditional put that found another version."""
+    """Return whether ``error`` reports a conditional write that found another version."""
     return isinstance(error, PreconditionFailedError)

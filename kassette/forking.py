@@ -1,9 +1,9 @@
-"""What a fork's journal holds; planning only, the copy is storage's.
+"""The entries of a fork's journal; planning only, the storage writes them.
 
-Rules: the target begins with a ``start`` that carries the source's metadata and the caller's
-version; the source's ``step`` and ``resume`` entries below the cut follow, renumbered, as they
-stand otherwise; a second ``start`` names the source and is the session the fork goes on in.
-Waits, deadlines and terminal entries are not copied, so an expired or finished source forks well.
+Rules: the new journal begins with a ``start`` that has the source's metadata and the caller's
+version; the source's ``step`` and ``resume`` entries before the fork point follow, renumbered but
+otherwise unchanged; a second ``start`` names the source and opens the session of the fork. Waits,
+deadlines and terminal entries are not copied, so an expired or ended source can be forked.
 """
 
 from __future__ import annotations
@@ -30,12 +30,11 @@ def plan_fork(
     notes: Mapping[str, Any] | None = None,
     now: datetime,
 ) -> list[Entry]:
-    """Give every entry of the new run's journal, the open session's ``start`` last.
+    """Return every entry of the new run's journal; the open session's ``start`` is the last.
 
-    Exactly one cut point: ``from_offset`` (0 to the number of source entries) or ``from_step_id``
-    (the first step with that id). ``notes`` are those of ``Start``.
-
-    Raises UsageError for an unknown source or cut point.
+    Pass exactly one fork point: ``from_offset`` (0 to the number of source entries) or
+    ``from_step_id`` (the first step with that id). The entry at that point is not copied. ``notes``
+    are those of ``Start``. Raise UsageError for an unknown source or fork point.
     """
     cut = _cut(source_run_id, source, from_offset, from_step_id)
     timestamp = format_timestamp(now)
@@ -73,12 +72,12 @@ def _cut(
     if not source:
         raise UsageError(f"there is no run {run_id!r} to fork", run_id=run_id)
     if (from_offset is None) == (from_step_id is None):
-        raise UsageError("give exactly one of from_offset and from_step_id", run_id=run_id)
+        raise UsageError("pass exactly one of from_offset and from_step_id", run_id=run_id)
     if from_offset is not None:
         if type(from_offset) is not int or not 0 <= from_offset <= len(source):
             raise UsageError(
-                f"from_offset is {from_offset!r}; run {run_id!r} has {len(source)} entries, "
-                f"so it is 0 to {len(source)}",
+                f"from_offset is {from_offset!r}, but run {run_id!r} has {len(source)} entries; "
+                f"pass 0 to {len(source)}",
                 run_id=run_id,
             )
         return from_offset

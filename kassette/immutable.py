@@ -1,9 +1,9 @@
-"""Immutable values: declared like dataclasses, made without generating code.
+"""Immutable values: declared like dataclasses, but without generating code.
 
-Why not ``dataclasses``: a frozen one with slots takes 0.7 ms to define, and the core has some
-forty; that was half of the time it takes to import kassette. Type checkers see dataclasses (PEP
-681), and at run time a value has slots, equality by type and fields, a hash, a repr, positional
-patterns for ``match``, and survives ``copy`` and ``pickle``.
+Why not ``dataclasses``: defining a frozen one with slots takes 0.7 ms, and the core has about
+forty; that was half of the import time of kassette. Type checkers see dataclasses (PEP 681), and at
+run time a value has slots, equality by type and fields, a hash, a repr, positional patterns for
+``match``, and survives ``copy`` and ``pickle``.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ class Immutable(metaclass=_ImmutableType):
 
     @classmethod
     def of_fields(cls, *values: Any) -> Self:
-        """Make a value from all of its fields in their order, for where speed counts."""
+        """Create a value from all of its fields in order, without checks, for speed."""
         made = cls.__new__(cls)
         for assign, value in zip(cls.__setters__, values, strict=True):
             assign(made, value)
         return made
 
     def replace(self, **changes: Any) -> Self:
-        """Give the same value with some fields changed."""
+        """Return a copy with some fields changed."""
         values = zip(self.__fields__, self._values(), strict=True)
         return type(self)(**{**dict(values), **changes})
 
@@ -105,7 +105,7 @@ def _build(cls: type[Immutable], values: tuple[Any, ...]) -> Immutable:
 def _arrange(
     cls: type[Immutable], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[Any, ...]:
-    """Put arguments and defaults into the order of the fields, or raise TypeError."""
+    """Return arguments and defaults in the order of the fields, or raise TypeError."""
     fields = cls.__fields__
     if len(args) > len(fields):
         raise TypeError(f"{cls.__name__} takes {len(fields)} values, {len(args)} were given")

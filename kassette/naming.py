@@ -1,12 +1,12 @@
-"""Which names are allowed and how a step's full name is built; no counting, no state.
+"""Which names are allowed, and how a step's full name is built; no counting, no state.
 
 Rules:
-- Run ids become file names and object keys (D10): 1-200 characters of ``A-Z a-z 0-9 . _ - : @ +``,
-  not starting with a dot.
-- Step names are non-empty and contain no ``#``, which separates the occurrence number (D8).
-- Branch keys contain neither ``#`` nor ``:``, which separates the keys of a branch path (D8).
-- Every name can be written as UTF-8.
-- A name of a class derived from ``str``, such as a ``(str, Enum)`` member, is its text.
+- Run ids become file names and object keys: 1-200 characters of ``A-Z a-z 0-9 . _ - : @ +``, not
+  starting with a dot.
+- Step names are non-empty and contain no ``#``, which separates the occurrence number.
+- Branch keys contain neither ``#`` nor ``:``, which separates the keys of a branch path.
+- Every name can be encoded as UTF-8.
+- A name of a class derived from ``str``, such as a ``(str, Enum)`` member, counts as its text.
 """
 
 from __future__ import annotations
@@ -23,22 +23,26 @@ _RUN_ID = re.compile(r"[A-Za-z0-9_\-:@+][A-Za-z0-9._\-:@+]{0,199}")
 
 
 def plain_text(text: str) -> str:
-    """Return the text that an instance of ``str``, or of a class derived from it, holds."""
+    """Return the text of an instance of ``str`` or of a class derived from it."""
     return text if type(text) is str else str.__str__(text)
 
 
 def check_run_id(run_id: object) -> str:
-    """Return a usable run id, or raise UsageError (D10)."""
+    """Return ``run_id`` if it is valid, otherwise raise UsageError.
+
+    A run id has 1 to 200 of the characters ``A-Z a-z 0-9 . _ - : @ +`` and does not start with a
+    dot.
+    """
     if not isinstance(run_id, str) or _RUN_ID.fullmatch(run_id) is None:
         raise UsageError(
-            f"{run_id!r} cannot be a run id: use 1 to 200 of the characters "
+            f"{run_id!r} is not a valid run id: use 1 to 200 of the characters "
             "A-Z a-z 0-9 . _ - : @ + and do not begin with a dot"
         )
     return plain_text(run_id)
 
 
 def is_run_id(text: str) -> bool:
-    """Return whether ``text`` could be a run id (D10)."""
+    """Return whether ``text`` is a valid run id, as in ``check_run_id``."""
     return _RUN_ID.fullmatch(text) is not None
 
 
@@ -53,28 +57,28 @@ def _check_text(kind: str, name: object, forbidden: str) -> str:
             name.encode()
         except UnicodeEncodeError:
             raise UsageError(
-                f"{kind} holds half of a surrogate pair and cannot be written: {name!r}"
+                f"{kind} contains a lone surrogate and cannot be written: {name!r}"
             ) from None
     return plain_text(name)
 
 
 def check_step_name(name: object) -> str:
-    """Return a usable step name, or raise UsageError (D8)."""
+    """Return ``name`` if it is a valid step name, otherwise raise UsageError."""
     return _check_text("a step name", name, "#")
 
 
 def check_branch_key(key: object) -> str:
-    """Return a usable branch key, or raise UsageError (D8)."""
+    """Return ``key`` if it is a valid branch key, otherwise raise UsageError."""
     return _check_text("a branch key", key, "#:")
 
 
 def check_event_name(name: object) -> str:
-    """Return a usable event name, or raise UsageError."""
+    """Return ``name`` if it is a valid event name, otherwise raise UsageError."""
     return _check_text("an event name", name, "")
 
 
 def check_label(kind: str, text: object) -> str:
-    """Return text that can be journaled as ``kind`` (say, a version), or raise UsageError."""
+    """Return ``text`` if it can be journaled as ``kind``, otherwise raise UsageError."""
     return _check_text(kind, text, "")
 
 

@@ -1,34 +1,33 @@
-"""How entries are appended to a journal that is one object in a store; gets and puts are asked for.
+"""The append loop of a journal that is one object in a store; gets and puts are effects.
 
-The loop (D5, D6): put the whole journal with the new lines under the condition that the object is
-still the one we know; read only when that is not so. A writer that knows the object appends with
-one put.
+The loop: put the whole journal with the new lines, on the condition that the object is still the
+known version; read only if that fails. A writer that knows the object appends with one put.
 
 Rules:
-- A put that was refused (412), that met another one (409), or whose answer was lost settles
-  nothing. The journal is read back, and what it holds decides: it begins with the very bytes that
-  were put, so they landed (a line names its session and offset, a ``start`` its writer); or it does
-  not, and the append is decided anew on what was found.
-- Where nothing has changed, the identical bytes are put again under the same condition: the first
-  attempt may still land, and then the second is refused and finds it.
-- Where the object has changed, the first attempt can never land, since its condition cannot come
+- A put that was refused (412), that met a concurrent put (409), or whose response was lost is
+  inconclusive. The journal is read back, and its contents decide: if it begins with exactly the
+  bytes that were put, they were written (a line has its session and offset, a ``start`` its
+  writer); otherwise the append is decided again on what was read.
+- If nothing has changed, the identical bytes are put again under the same condition: the first
+  attempt may still succeed, and then the second is refused and finds it.
+- If the object has changed, the first attempt can never succeed, since its condition cannot become
   true again: a journal only grows.
-- A journal that was there and is gone was deleted. It is never created anew. One that no longer
-  begins with what was known of it was deleted and made anew: it is somebody else's run.
-- A clear refusal (403, 501, a bucket that is not there) ends the append at once. It says that
-  nothing was written only if no earlier put of the append may still land.
-- A body that ends within what the writer knows, or within what it has put, was cut off on its way:
-  objects are replaced as a whole. It is no usable answer, and nothing is ever built on it. (Where
-  nothing is known yet, only the client can tell; it has to.)
+- A known journal that is missing was deleted, and is never recreated. One that no longer begins
+  with its known bytes was deleted and recreated by another writer: it is a different run.
+- A definite refusal (403, 501, a missing bucket) ends the append immediately. It guarantees that
+  nothing was written only if no earlier put of the append may still succeed.
+- A body that ends within the bytes that the writer knows, or has put, is incomplete, because
+  objects are replaced as a whole. It counts as no usable response, and nothing is built on it. (If
+  nothing is known yet, only the client can detect this, and must.)
 
-Two things can be in the way of an append, and each has a budget of its own:
-- *Others.* ``MAX_ATTEMPTS`` refused puts (the reference's five), with growing pauses; then
-  WriteContentionError.
-- *An outage*: no usable answer. The store is asked again, with growing pauses, until ``patience``
-  seconds have passed since the first such answer; then StorageError. Giving up loses results that
-  are paid for and recorded nowhere else, and a server restarts within seconds, so it is worth a
-  while. The time is counted, not the attempts: how many fit depends on how each of them fails. A
-  put without an answer is looked for at least once, however short the patience.
+Two things can delay an append, and each has its own budget:
+- *Contention.* ``MAX_ATTEMPTS`` refused puts (five, as in the TypeScript kassette), with backoff;
+  then WriteContentionError.
+- *An outage*: no usable response. The request is retried, with backoff, until ``patience`` seconds
+  have passed since the first such failure; then StorageError. Giving up loses results that cost
+  money and are recorded nowhere else, and servers restart within seconds, so waiting pays. The
+  limit is a time and not a number of attempts, because these fail at different speeds. A put
+  without a response is looked for at least once, however short the patience.
 """
 
 from __future__ import annotations
@@ -53,9 +52,9 @@ from kassette.tail import Tail, check_append
 
 MAX_ATTEMPTS: Final = 5
 PATIENCE: Final = 30.0
-"""Seconds of an outage that an append outlasts by default.
+"""How long, in seconds, an append retries during an outage by default.
 
-It is several times what a server needs to restart or to fail over. More would seldom help, and a
+It is several times what a server needs to restart or fail over. More would rarely help, and a
 process that is told to stop has to wait for its appends.
 """
 FIRST_PAUSE: Final = 0.05
@@ -66,7 +65,7 @@ MAX_PAUSE: Final = 2.0
 class AppendEntries(Immutable):
     """Append ``entries`` together. With ``create`` they are a whole journal, which must be new.
 
-    ``patience`` is for how many seconds a store that gives no usable answer is asked again.
+    ``patience`` is how many seconds requests without a usable response are retried.
     """
 
     entries: Sequence[Entry]
@@ -76,7 +75,7 @@ class AppendEntries(Immutable):
 
 @final
 class Found(Immutable):
-    """Report: the object is there, and ``body`` is certainly all of it."""
+    """Report: the object exists, and ``body`` is certainly complete."""
 
     body: bytes
     etag: str
@@ -84,45 +83,45 @@ class Found(Immutable):
 
 @final
 class NotFound(Immutable):
-    """Report: the store itself says that there is no such object."""
+    """Report: the store itself says that the object does not exist."""
 
 
 @final
 class GetFailed(Immutable):
-    """Report: no usable answer to a get: a timeout, a lost connection, a 5xx, half a body."""
+    """Report: no usable response to a get: a timeout, a lost connection, a 5xx, half a body."""
 
     error: BaseException
 
 
 @final
 class GetDenied(Immutable):
-    """Report: a clear refusal to give the object, which no repetition mends (403)."""
+    """Report: a definite refusal of a get, for which a retry is useless (403)."""
 
     error: KassetteError
 
 
 @final
 class PutDone(Immutable):
-    """Report: the put was accepted; the object has this etag now."""
+    """Report: the put succeeded; the object now has this etag."""
 
     etag: str
 
 
 @final
 class PutRefused(Immutable):
-    """Report: the condition did not hold (412, 404), or another put was under way (409)."""
+    """Report: the condition failed (412, 404), or another put was in progress (409)."""
 
 
 @final
 class PutUnclear(Immutable):
-    """Report: no answer that settles it: a timeout, a lost connection, a 5xx."""
+    """Report: no conclusive response to a put: a timeout, a lost connection, a 5xx."""
 
     error: BaseException
 
 
 @final
 class PutDenied(Immutable):
-    """Report: a clear refusal that no repetition mends (403); nothing was written."""
+    """Report: a definite refusal, for which a retry is useless (403); nothing was written."""
 
     error: KassetteError
 
@@ -142,14 +141,14 @@ AppendCommand: TypeAlias = (
 
 @final
 class GetObject(Immutable):
-    """Read the object, after a random part of ``pause`` seconds."""
+    """Read the object, after a random fraction of ``pause`` seconds."""
 
     pause: float = 0.0
 
 
 @final
 class PutObject(Immutable):
-    """Put ``body`` if the object's etag is still ``etag``; None: if there is no object."""
+    """Put ``body`` if the object's etag is still ``etag``; with None, if it does not exist."""
 
     body: bytes
     etag: str | None
@@ -157,7 +156,7 @@ class PutObject(Immutable):
 
 @final
 class Settled(Immutable):
-    """The append is decided: for each entry its offset, or why it was refused."""
+    """The outcome of the append: for each entry its offset, or the error."""
 
     outcomes: list[int | KassetteError]
 
@@ -167,9 +166,9 @@ AppendEffect: TypeAlias = GetObject | PutObject | Settled
 
 @final
 class Outage:
-    """How long a store that gives no usable answer is asked again, and how often.
+    """How long and how often requests are retried during an outage.
 
-    Times are seconds of one clock that never goes back.
+    Times are seconds of one monotonic clock.
     """
 
     def __init__(self, patience: float) -> None:
@@ -179,23 +178,23 @@ class Outage:
         self.cause: BaseException | None = None
 
     def fail(self, cause: BaseException, now: float) -> None:
-        """Take note of a request that got no usable answer."""
+        """Record a request without a usable response."""
         self._since = min(self._since, now)
         self._failures += 1
         self.cause = cause
 
     def is_over(self, now: float) -> bool:
-        """Return whether there is an outage that has lasted for longer than the patience."""
+        """Return whether there is an outage that has lasted longer than the patience."""
         return now - self._since >= self._patience
 
     def pause(self, refusals: int = 0) -> float:
-        """Return the seconds to pause at most, after this outage and some refusals."""
+        """Return the longest pause in seconds, after the failures so far and some refusals."""
         doublings = min(self._failures + refusals - 1, 10)
         return float(min(FIRST_PAUSE * 2.0**doublings, MAX_PAUSE))
 
     def error(self, doing: str, now: float) -> StorageError:
-        """Return what to raise where the outage has outlasted the patience."""
-        told = f"{_told(self.cause, doing)}; no usable answer for {now - self._since:.1f} s"
+        """Return the error to raise when the outage has outlasted the patience."""
+        told = f"{_told(self.cause, doing)}; no usable response for {now - self._since:.1f} s"
         error = StorageError(told)
         error.__cause__ = self.cause
         return error
@@ -203,7 +202,7 @@ class Outage:
 
 @final
 class ObjectWriter:
-    """What a writer of run ``run_id`` knows of its object, and the append that is under way."""
+    """What a writer of run ``run_id`` knows about its object, and the append in progress."""
 
     def __init__(self, run_id: str) -> None:
         self._run_id = run_id
@@ -225,9 +224,9 @@ class ObjectWriter:
         return self._known
 
     def know(self, body: bytes, etag: str | None) -> None:
-        """Take what a get has found (an etag of None: nothing) as the object's present state.
+        """Set the object's state from a get; an etag of None means that it does not exist.
 
-        Raises JournalCorruptionError.
+        Raise JournalCorruptionError for a damaged journal.
         """
         try:
             journal = decode_journal(body)
@@ -239,9 +238,9 @@ class ObjectWriter:
         self._tail = Tail.of(journal.entries)
 
     def handle(self, command: AppendCommand, *, now: float) -> AppendEffect:
-        """Decide what comes next, at ``now`` seconds of a clock that never goes back.
+        """Return the next effect, at ``now`` seconds of a monotonic clock.
 
-        Raises InternalError for a report of something not asked for.
+        Raise InternalError for a report of something that was not requested.
         """
         match command:
             case AppendEntries(entries=entries, create=create, patience=patience):
@@ -301,7 +300,7 @@ class ObjectWriter:
     def _landed(self, etag: str) -> AppendEffect:
         sent = self._sent
         if sent is None:
-            raise InternalError("a put succeeded that was not asked for", run_id=self._run_id)
+            raise InternalError("a put succeeded that was not requested", run_id=self._run_id)
         self._body, self._etag = sent, etag
         for entry, outcome in zip(self._entries, self._outcomes, strict=True):
             if isinstance(outcome, int):
@@ -322,7 +321,7 @@ class ObjectWriter:
         if self._is_cut_off(body, etag):
             return self._ask_again(self._cut_off(body), now)
         if self._known and not body.startswith(self._body):
-            return self._lose(self._deleted("and made anew by somebody else "))
+            return self._lose(self._deleted("and recreated by another writer "))
         if etag != self._etag:
             self._may_land = False
         try:
@@ -336,9 +335,9 @@ class ObjectWriter:
         return self._put(now)
 
     def _is_cut_off(self, body: bytes, etag: str) -> bool:
-        """Return whether ``body`` ends within what the object has, or may have, by what we know.
+        """Return whether ``body`` ends within the bytes that the object must have.
 
-        What is known and no more under another etag is cut off too: somebody has written since.
+        The known bytes alone under another etag are incomplete too: another writer has appended.
         """
         if self._sent is None or len(body) >= len(self._sent):
             return False
@@ -352,20 +351,20 @@ class ObjectWriter:
         return self._put(now)
 
     def _refuse(self, error: KassetteError) -> Settled:
-        """Refuse the whole append; what is known of the object stays known."""
+        """Refuse the whole append; the known state of the object is still valid."""
         return Settled([error] * len(self._entries))
 
     def _lose(self, error: KassetteError) -> Settled:
-        """Refuse the whole append, and forget what is no longer certain."""
+        """Refuse the whole append, and forget the state that is no longer certain."""
         self._known, self._body, self._etag = False, b"", None
         return self._refuse(error)
 
     def _doubt(self, error: KassetteError) -> KassetteError:
-        """Take back that nothing was written, where an earlier put may still land."""
+        """Return the error without ``rolled_back`` if an earlier put may still succeed."""
         if not (self._may_land and isinstance(error, StorageError) and error.rolled_back):
             return error
         doubtful = StorageError(
-            f"{error}. An earlier attempt to write went unanswered and may still land",
+            f"{error}. An earlier write got no response and may still succeed",
             run_id=error.run_id,
         )
         doubtful.__cause__ = error
@@ -381,39 +380,39 @@ class ObjectWriter:
         cause = self._outage.cause
         others = "" if cause is None else f" (others failed, last: {_told(cause, 'put')})"
         error = WriteContentionError(
-            f"run {self._run_id!r}: {MAX_ATTEMPTS} conditional puts were refused{others}. Somebody "
-            "else is writing; start the run again, its journal tells what landed",
+            f"run {self._run_id!r}: {MAX_ATTEMPTS} conditional writes were refused{others}, so "
+            "another session is writing. Start the run again; its journal shows what was recorded",
             run_id=self._run_id,
         )
         error.__cause__ = cause
         return error
 
     def _gone_silent(self, now: float) -> StorageError:
-        """Say that the patience is at its end, and what is known of the entries."""
+        """Return the error for an outage, with what is known about the entries."""
         verb = "read" if self._sent is None else "append to"
         error = self._outage.error(f"{verb} the journal of run {self._run_id!r}", now)
         if self._sent is not None:
-            told = f"{error}. What was sent may have landed all the same: start the run again"
-            error = StorageError(f"{told}, its journal tells")
+            told = f"{error}. The entry may have been written all the same: start the run again"
+            error = StorageError(f"{told}; its journal shows whether it was")
             error.__cause__ = self._outage.cause
         return with_run_id(error, self._run_id)
 
     def _cut_off(self, body: bytes) -> StorageError:
         return StorageError(
-            f"a read gave {len(body)} bytes of the journal of run {self._run_id!r}, which had "
-            f"{len(self._body)} before and has been written since: the read was cut off, or "
-            "somebody restored a copy",
+            f"a read returned {len(body)} bytes of the journal of run {self._run_id!r}, which had "
+            f"{len(self._body)} before and has been written since: the read was incomplete, or "
+            "an old copy was restored",
             run_id=self._run_id,
         )
 
     def _deleted(self, how: str = "") -> StorageError:
         return StorageError(
             f"the journal of run {self._run_id!r} was deleted {how}while its session was open. "
-            "It is not written any more; restore the object, or start a new run id",
+            "It is no longer written; restore the object, or use a new run id",
             run_id=self._run_id,
         )
 
 
 def _told(error: BaseException | None, doing: str) -> str:
-    """Return what an error says; one that is not ours may say nothing but its name."""
+    """Return the message of an error; for one that is not ours, with its type."""
     return str(error) if isinstance(error, KassetteError) else f"cannot {doing}: {error!r}"

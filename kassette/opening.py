@@ -1,15 +1,15 @@
-"""Whether a session may be opened on what a journal records; the session itself is the machine's.
+"""Whether a session may be opened on a journal; the session itself is in ``machine``.
 
-Rules, in the reference's order, the first that applies decides:
-1. a run that is over refuses (TerminalRunError);
-2. a workflow other than the one that the journal began with refuses (UsageError), and so does a
-   version other than the first journaled one (VersionMismatchError);
-3. a suspended run with a passed deadline is to be cancelled, and so is one in any other state that
-   is resumed with an event whose own deadline has passed; what counts is the instant at which the
-   answer was given, where the caller says it (it may have been refused as busy until now);
-4. ``Start``: a suspended run refuses (EventPendingError), and so does other metadata than the
-   journal's (MetadataMismatchError); ``Resume``: an event that is neither awaited nor journaled
-   refuses (UsageError).
+Rules, in the order of the TypeScript kassette; the first that applies decides:
+1. A run that has ended is refused (TerminalRunError).
+2. A workflow other than the one that started the run is refused (UsageError), and so is a version
+   other than the first recorded one (VersionMismatchError).
+3. A suspended run whose deadline has passed is cancelled, and so is one in any other state that is
+   resumed with an event whose own deadline has passed. If the caller passes the instant at which
+   the answer was given (the run may have been busy since), that instant counts.
+4. ``Start``: a suspended run is refused (EventPendingError), and so is metadata that differs from
+   the journal's (MetadataMismatchError). ``Resume``: an event that is neither awaited nor recorded
+   is refused (UsageError).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from kassette.values import decode_value, encode_value, json_equal
 
 
 def check_command(command: Start | Resume, recorded: Recorded, run_id: str) -> bytes | None:
-    """Refuse what no journal could hold; give the metadata to write with a new run, if any."""
+    """Check the arguments of a command; return the metadata to write with a new run, if any."""
     if command.version is not None:
         check_label("a version", command.version)
     if command.workflow is not None:
@@ -43,7 +43,9 @@ def check_command(command: Start | Resume, recorded: Recorded, run_id: str) -> b
         check_event_name(command.event_name)
         if command.given_at is not None:
             if not isinstance(command.given_at, datetime):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise UsageError(f"given_at is an aware datetime, not {brief(command.given_at)}")
+                raise UsageError(
+                    f"given_at must be an aware datetime, not {brief(command.given_at)}"
+                )
             format_timestamp(command.given_at)
         if command.by is not None:
             check_label("who gave the event (by)", command.by)
@@ -59,7 +61,7 @@ def check_command(command: Start | Resume, recorded: Recorded, run_id: str) -> b
 
 
 def must_cancel(command: Start | Resume, recorded: Recorded, run_id: str, now: datetime) -> bool:
-    """Take steps 1 to 4; True if the session may only cancel the run. Raises the refusals."""
+    """Apply rules 1 to 4; return whether the session may only cancel the run, or raise."""
     check_not_over(recorded, run_id)
     if recorded.session >= MAX_SESSION:
         raise UsageError(f"run {run_id!r} has used up its session numbers; fork it", run_id=run_id)
@@ -83,25 +85,25 @@ def must_cancel(command: Start | Resume, recorded: Recorded, run_id: str, now: d
 
 
 def check_not_over(recorded: Recorded, run_id: str) -> None:
-    """Take step 1."""
+    """Apply rule 1."""
     if recorded.terminal is not None:
         raise TerminalRunError(recorded.terminal.type, run_id=run_id)
 
 
 def _check_workflow(asking: str | None, recorded: str | None, run_id: str) -> None:
-    """Refuse another workflow than the one that began the run.
+    """Refuse another workflow than the one that started the run.
 
-    What counts is the last part of the name, behind the module and what surrounds the function: a
-    module is ``__main__`` in one process and has its name in the next.
+    Only the last part of the name counts, without the module and the enclosing scopes: a module is
+    ``__main__`` in one process and has its own name in another.
     """
     if asking is None or recorded is None:
         return
     own, first = _last_part(asking), _last_part(recorded)
     if own != first:
         raise UsageError(
-            f"run {run_id!r} was begun by workflow {recorded!r}, not by {asking!r}, which would "
-            "take its results for its own. Use another run id; or, if the function was renamed, "
-            f"declare it with the name it had, workflow(name={first!r})",
+            f"run {run_id!r} was started by workflow {recorded!r}, not by {asking!r}. Use another "
+            "run id; or, if the function was renamed, declare it with its old name: "
+            f"workflow(name={first!r})",
             run_id=run_id,
         )
 
@@ -121,14 +123,18 @@ def _check_metadata(provided: object, recorded: Recorded, run_id: str) -> None:
 def _check_awaited(event: str, recorded: Recorded, run_id: str) -> None:
     awaited = recorded.open_events()
     if event not in awaited:
-        waits = f"waits for {', '.join(map(repr, awaited))}" if awaited else "does not wait"
-        raise UsageError(f"run {run_id!r} {waits}; event {event!r} has no place")
+        waits = (
+            f"is waiting for {', '.join(map(repr, awaited))}, not for {event!r}"
+            if awaited
+            else f"is not waiting for an event, so {event!r} cannot be delivered"
+        )
+        raise UsageError(f"run {run_id!r} {waits}")
 
 
 def own_start(entries: Sequence[Entry], session: int, writer: str | None) -> int | None:
-    """Return where the ``start`` of a session stands that ``writer`` has opened.
+    """Return the position of the ``start`` entry that ``writer`` wrote for a session.
 
-    None if somebody else's stands there first, or a newer session has written.
+    Return None if another writer's comes first, or if a newer session has written.
     """
     if any(entry.session > session for entry in entries):
         return None

@@ -1,13 +1,13 @@
-"""A journal as replay asks it: what is recorded, awaited and over; built once, never written.
+"""An index of a journal for replay: what is recorded, awaited and ended; built once, then read.
 
 Rules:
 - The first ``step`` entry of an id and the first ``resume`` entry of an event win: a recorded
-  result is settled.
-- The version and the workflow are the first that any ``start`` entry names; the metadata is the
-  first start's.
-- An event is open once a ``suspend`` names it and no ``resume`` does. Its deadline is the one of
-  its first ``suspend`` (D7), none if that had none; ``timestamps`` says when it has passed.
-- Whether the run is suspended, and on what, is what its status says.
+  result is final.
+- The version and the workflow are the first that any ``start`` entry names; the metadata is that of
+  the first start.
+- An event is open if a ``suspend`` names it and no ``resume`` does. Its deadline is that of its
+  first ``suspend``, if that had one; ``timestamps`` decides when it has passed.
+- ``status`` decides whether the run is suspended, and on what.
 """
 
 from __future__ import annotations
@@ -82,13 +82,13 @@ class Recorded:
         self.suspended_on = status.waiting_for if isinstance(status, SuspendedRun) else None
 
     def last_number(self, name: str) -> int:
-        """Return the highest number under which a step of the full name is recorded; 0: none is."""
+        """Return the highest recorded number of a step with this full name; 0 if there is none."""
         if self._last_numbers is None:
             self._last_numbers = _last_numbers(self.steps.values())
         return self._last_numbers.get(name, 0)
 
     def open_events(self) -> list[str]:
-        """Return the events that are waited for, in the order of their first wait."""
+        """Return the events that the run waits for, in the order of their first wait."""
         return [event for event in self.deadlines if event not in self.resumes]
 
     def expired(self, now: datetime) -> bool:

@@ -1,13 +1,13 @@
-"""When a failed attempt is tried again, and after how long; no waiting happens here.
+"""When a failed attempt is retried, and after how long; no waiting happens here.
 
-Rules (D13, R9):
-- Only what ``retry_on`` names is tried again, and never kassette's own errors: a suspension or a
-  lost session is not a flaky call.
-- An error that says how long to wait, in an attribute ``retry_after`` (seconds or a timedelta), is
-  believed instead of the schedule, up to ``max_delay``. Anything else there is not for us.
-- Whatever is wrong with a predicate or an error's attributes, the step's own error is what the
-  caller gets. A predicate that raises gives up, and a note on the error says why.
-- What makes no schedule is refused when the schedule is made, not at the first failure.
+Rules:
+- Only errors that ``retry_on`` names are retried, and never kassette's own: a suspension or a lost
+  session is not a transient failure.
+- If the error has an attribute ``retry_after`` (seconds or a timedelta), that is the delay instead
+  of the schedule's, up to ``max_delay``. Any other value of it is ignored.
+- Whatever is wrong with a predicate or an error's attributes, the caller gets the step's own error.
+  If a predicate raises, there is no retry, and a note on the error says why.
+- An invalid schedule is refused when it is created, not at the first failure.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from kassette.errors import KassetteError, UsageError
 from kassette.immutable import Immutable
 
 RetryOn: TypeAlias = type[Exception] | Sequence[type[Exception]] | Callable[[Exception], bool]
-"""Which errors are tried again: a type, some types, or a function that says so of an error."""
+"""Which errors are retried: a type, several types, or a predicate on the error."""
 
 _MOST_ATTEMPTS = 2**63 - 1
 
 
 @final
 class Retry(Immutable):
-    """A retry schedule; every duration is in seconds.
+    """A retry schedule with exponential backoff; every duration is in seconds.
 
-    ``max_attempts`` counts the first attempt. The wait after attempt *n* is
-    ``delay * backoff_rate ** (n - 1)``, at most ``max_delay``; where the error has a
-    ``retry_after`` (seconds or a timedelta) it is that, at most ``max_delay``.
+    ``max_attempts`` includes the first attempt. The delay after attempt *n* is
+    ``delay * backoff_rate ** (n - 1)``, at most ``max_delay``. If the error has an attribute
+    ``retry_after`` (seconds or a timedelta), the delay is that, at most ``max_delay``.
 
-    Only errors that ``retry_on`` names are tried again: a type, a tuple or list of types, or a
-    function of the error that returns whether to (not an async one). Never kassette's own. If that
-    function raises, the step fails with its own error.
+    ``retry_on`` is an exception type, a tuple or list of types, or a sync function that takes the
+    error and returns whether to retry. kassette's own errors are never retried. If the function
+    raises, the step fails with its own error.
 
-    Rule (D13): all attempts belong to one ``record()``; nothing is journaled before one succeeds.
-    Raises UsageError for values that make no schedule.
+    All attempts belong to one step; nothing is journaled before one of them succeeds. Raise
+    UsageError for invalid values.
     """
 
     max_attempts: int
@@ -53,19 +53,19 @@ class Retry(Immutable):
         attempts: object = self.max_attempts
         if type(attempts) is not int or not 1 <= attempts <= _MOST_ATTEMPTS:
             raise UsageError(
-                f"max_attempts is a whole number of 1 to 2**63 - 1, not {brief(attempts)}"
+                f"max_attempts must be a whole number from 1 to 2**63 - 1, not {brief(attempts)}"
             )
         for name in ("delay", "backoff_rate", "max_delay"):
             value: object = getattr(self, name)
             if _number(value) is None:
-                raise UsageError(f"{name} is a number of at least 0, not {brief(value)}")
+                raise UsageError(f"{name} must be a number, 0 or greater, not {brief(value)}")
         retry_on: object = self.retry_on
         if isinstance(retry_on, list):
             object.__setattr__(self, "retry_on", tuple(cast("list[object]", retry_on)))
         _check_retry_on(self.retry_on)
 
     def delay_after(self, attempt: int, error: BaseException) -> float | None:
-        """Return the seconds to wait after failed attempt ``attempt`` (from 1); None: give up."""
+        """Return the delay in seconds after failed attempt ``attempt`` (from 1), or None."""
         if attempt >= self.max_attempts or not self._is_for(error):
             return None
         asked = _retry_after(error)
@@ -90,12 +90,12 @@ class Retry(Immutable):
         try:
             return bool(cast("Callable[[Exception], bool]", retry_on)(error))
         except Exception as trouble:
-            error.add_note(f"not tried again: retry_on raised {brief(trouble)} when asked")
+            error.add_note(f"not retried: retry_on raised {brief(trouble)}")
             return False
 
 
 def _number(value: object) -> float | None:
-    """Return a number of at least 0 that a float can hold, infinity too; None for anything else."""
+    """Return a non-negative number as a float, infinity included; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:
@@ -106,10 +106,10 @@ def _number(value: object) -> float | None:
 
 
 def _retry_after(error: BaseException) -> float | None:
-    """Return the seconds that ``error`` asks to wait; None where it asks for nothing sensible."""
+    """Return the delay in seconds that ``error`` requests; None without a valid one."""
     try:
         asked: object = getattr(error, "retry_after", None)
-    except Exception:  # a property of somebody's error; the error itself matters more
+    except Exception:  # a property of the error raises; the error itself matters more
         return None
     seconds = _number(asked.total_seconds() if isinstance(asked, timedelta) else asked)
     return seconds if seconds is not None and isfinite(seconds) else None
@@ -120,15 +120,13 @@ def _check_retry_on(retry_on: object) -> None:
         return
     if not callable(retry_on) or isinstance(retry_on, type):
         raise UsageError(
-            "retry_on is an Exception type, a tuple or list of them, or a function of an error "
-            f"that returns a bool, not {brief(retry_on)}"
+            "retry_on must be an Exception type, a tuple or list of them, or a function that takes "
+            f"the error and returns a bool, not {brief(retry_on)}"
         )
     from inspect import iscoroutinefunction  # slow to import, and predicates are rare
 
     if iscoroutinefunction(retry_on) or iscoroutinefunction(getattr(retry_on, "__call__", None)):  # noqa: B004
-        raise UsageError(
-            f"retry_on is asked between two attempts and cannot be async, as {brief(retry_on)} is"
-        )
+        raise UsageError(f"retry_on must be a sync function, but {brief(retry_on)} is async")
 
 
 def _each(value: object) -> tuple[object, ...]:

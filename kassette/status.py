@@ -1,10 +1,10 @@
-"""What a run is doing, told from its journal alone; never from a clock or a process list.
+"""What a run is doing, from its journal alone; never from a clock or a process list.
 
-Rules, in order: the last entry that is not a ``start`` decides. complete, error and cancel make a
-run completed, failed and cancelled; suspend makes it suspended (a crash during resume leaves a
-``start`` behind, which changes nothing), unless more of its kind were to follow (a crash came in
-between); anything else, or no entry, leaves it unsettled. The deadline of a suspended run is the
-one that is enforced: that of the first wait for its event (D7), none if that had none.
+Rules: the last entry that is not a ``start`` decides. complete, error and cancel make a run
+completed, failed and cancelled; suspend makes it suspended (a crash during resume leaves a
+``start`` behind, which changes nothing), unless more suspend entries were to follow (a crash came
+in between); anything else, or no entry, leaves it unsettled. The deadline of a suspended run is the
+one that is enforced: that of the first wait for its event, if that had one.
 """
 
 from __future__ import annotations
@@ -25,18 +25,25 @@ from kassette.immutable import Immutable
 
 @final
 class Completed(Immutable):
-    """The workflow returned; the last step's result is usually its answer."""
+    """The status of a run whose workflow returned.
+
+    The returned value itself is not in the journal; the last step's result usually is close to it.
+    """
 
     status: ClassVar[str] = "completed"
 
     def to_json(self) -> dict[str, str]:
-        """Give the reference's JSON form."""
+        """Return the JSON form of the TypeScript kassette."""
         return {"status": self.status}
 
 
 @final
 class FailedRun(Immutable, kw_only=True):
-    """The workflow raised: ``name`` is the exception's type, ``stack`` its traceback."""
+    """The status of a run whose workflow raised: its error's message, type and traceback.
+
+    ``name`` is the exception's type and ``stack`` its traceback. ``Failed`` is the result of such a
+    run in the process that ran it, and has the exception itself.
+    """
 
     status: ClassVar[str] = "failed"
 
@@ -45,7 +52,7 @@ class FailedRun(Immutable, kw_only=True):
     stack: str | None = None
 
     def to_json(self) -> dict[str, str]:
-        """Give the reference's JSON form."""
+        """Return the JSON form of the TypeScript kassette."""
         return _without_none(
             status=self.status, message=self.message, name=self.name, stack=self.stack
         )
@@ -53,20 +60,24 @@ class FailedRun(Immutable, kw_only=True):
 
 @final
 class Cancelled(Immutable, kw_only=True):
-    """The run was cancelled, for ``reason`` if one was written."""
+    """The status of a run that was cancelled, for ``reason`` if one was recorded."""
 
     status: ClassVar[str] = "cancelled"
 
     reason: str | None = None
 
     def to_json(self) -> dict[str, str]:
-        """Give the reference's JSON form."""
+        """Return the JSON form of the TypeScript kassette."""
         return _without_none(status=self.status, reason=self.reason)
 
 
 @final
 class SuspendedRun(Immutable, kw_only=True):
-    """The run waits for event ``waiting_for``, until the ISO 8601 instant ``timeout`` if any."""
+    """The status of a run that waits for event ``waiting_for``.
+
+    ``timeout`` is the deadline as an ISO 8601 instant, or None. ``Suspended`` is the result of such
+    a run in the process that ran it.
+    """
 
     status: ClassVar[str] = "suspended"
 
@@ -74,18 +85,22 @@ class SuspendedRun(Immutable, kw_only=True):
     timeout: str | None = None
 
     def to_json(self) -> dict[str, str]:
-        """Give the reference's JSON form."""
+        """Return the JSON form of the TypeScript kassette."""
         return _without_none(status=self.status, waitingFor=self.waiting_for, timeout=self.timeout)
 
 
 @final
 class Unsettled(Immutable):
-    """Running, crashed, abandoned or empty: the journal alone cannot tell which."""
+    """The status of a run that is running, crashed or abandoned, or has an empty journal.
+
+    The journal alone cannot tell which. ``start`` recovers the run: on a local disk it raises
+    WriteContentionError if a session has the run open; on object storage it takes over the run.
+    """
 
     status: ClassVar[str] = "unsettled"
 
     def to_json(self) -> dict[str, str]:
-        """Give the reference's JSON form."""
+        """Return the JSON form of the TypeScript kassette."""
         return {"status": self.status}
 
 
@@ -94,7 +109,10 @@ RunStatus: TypeAlias = Completed | FailedRun | Cancelled | SuspendedRun | Unsett
 
 
 def run_status(entries: Sequence[Entry]) -> RunStatus:
-    """Tell what the run with this journal is doing, by the rules in this module's header."""
+    """Return what the run with this journal is doing: one of the five states.
+
+    Pass all entries of the journal, in order. No session is opened and nothing is written.
+    """
     for entry in reversed(entries):
         match entry:
             case StartEntry():
@@ -115,7 +133,7 @@ def run_status(entries: Sequence[Entry]) -> RunStatus:
 
 
 def get_metadata(entries: Sequence[Entry]) -> Any:
-    """Give the metadata (a workflow's input) of a run, or None where there is none."""
+    """Return the metadata (a workflow's input) of a run, or None if there is none."""
     for entry in entries:
         if isinstance(entry, StartEntry):
             return entry.metadata
@@ -123,7 +141,7 @@ def get_metadata(entries: Sequence[Entry]) -> Any:
 
 
 def _deadline(wait: SuspendEntry, entries: Sequence[Entry]) -> str | None:
-    """Return the deadline of the first wait for the event of ``wait``, which is one of them."""
+    """Return the deadline of the first wait for the event of ``wait``."""
     event = wait.waiting_for
     return next(
         each.timeout

@@ -1,16 +1,16 @@
-"""The steps of one session: numbered, replayed, begun and settled; no waits, no session state.
+"""The steps of one session: numbering, replay and results; no waits, no session state.
 
 Rules:
 - The full name of a step is its branch path and its name. The occurrence counter belongs to the
-  path (D8), so what runs beside it can never shift it.
-- A recorded step is replayed. Any other runs, and its result is returned once it is durable.
-- A step that failed gives its number back, so that repeating it by hand is the same step again,
-  in this session and in every later one. It does not where a later call of that name on that path
-  has begun, in this session or, as the journal shows, in an earlier one.
-- Calls of one name on one path may not overlap: their numbers would depend on who is faster, and
-  after a crash each could get the other's result. A caller whose name already says everything that
-  the result depends on may declare its calls ``interchangeable``. These take the lowest number
-  that a failed call has given back: it does not matter which call gets which.
+  path, so concurrent branches never shift it.
+- A recorded step is replayed. Any other step runs, and its result is returned when it is durable.
+- A failed step releases its number, so that calling it again is the same step again, in this
+  session and in every later one; unless a later call of that name on that path has begun, in this
+  session or, according to the journal, in an earlier one.
+- Calls of the same name on the same path must not overlap: their numbers would depend on timing,
+  and after a crash each could get the other's result. A caller whose step names include everything
+  that the result depends on may declare its calls ``interchangeable``. These use the lowest number
+  that a failed call has released: it does not matter which call gets which.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from kassette.values import settle_value
 
 @final
 class _Name:
-    """How often a full name was called, and which of its steps are open (running or appending)."""
+    """The calls of a full name: how many, and which of them are running or being appended."""
 
     __slots__ = ("count", "failed", "open", "path")
 
@@ -76,20 +76,20 @@ class Steps:
 
     @property
     def in_flight(self) -> bool:
-        """Whether a step is running, or its result is on its way into the journal."""
+        """Whether a step is running, or its result is being appended."""
         return bool(self._open)
 
     @property
     def not_asked_for(self) -> list[str]:
-        """The recorded steps that the workflow has not asked for in this session."""
+        """The recorded steps that the workflow has not requested in this session."""
         return self._lanes.not_asked_for()
 
     def record(self, command: Record, now: datetime) -> list[Effect]:
-        """Number the step and replay it or have it run; report if workflow and journal part here.
+        """Number the step, and replay or run it; report a divergence of workflow and journal.
 
-        Raises UsageError for a bad name, one that two branches share, or overlapping calls;
-        ReplayMismatchError if the journal holds another step under the id, or, in a strict session,
-        where workflow and journal part.
+        Raise UsageError for an invalid name, one that two branches share, or overlapping calls;
+        ReplayMismatchError if the journal has another step under the id, or, in a strict session,
+        if workflow and journal diverge.
         """
         path = command.path
         short = command.name
@@ -102,14 +102,14 @@ class Steps:
             name = _Name(path)
         elif name.path != path:
             raise UsageError(
-                f"step {full!r} is named by two branches, {list(name.path)} and {list(path)}; "
-                "rename the step or the branch key"
+                f"step {full!r} has the same full name in two branches, {list(name.path)} and "
+                f"{list(path)}; rename the step or a branch key"
             )
         elif name.open and not command.interchangeable:
             raise UsageError(
                 f"step {full!r} was called again before its first call had ended; after a crash "
-                "each call could get the other's result. Give steps that run at once names of "
-                "their own, or run them as branches of `parallel`"
+                "each call could get the other's result. Give concurrent steps different names, "
+                "or run them as branches of `parallel`"
             )
         number = min(name.failed) if command.interchangeable and name.failed else name.count + 1
         step_id = full if number == 1 else f"{full}#{number}"
@@ -153,8 +153,7 @@ class Steps:
     def succeed(self, command: StepSucceeded, session: int, timestamp: str) -> StepEntry:
         """Return the entry that records the result of a running step.
 
-        Raises UsageError if JSON cannot hold the result, InternalError for a step that is not
-        running.
+        Raise UsageError if the result is not JSON, and InternalError if the step is not running.
         """
         step_id = command.step_id
         step = self._open.get(step_id)
@@ -175,7 +174,7 @@ class Steps:
         return StepEntry.of_fields(session, timestamp, None, notes, step_id, step.full, result_json)
 
     def settle(self, step_id: str) -> Any:
-        """Return the result of a step whose entry is durable now."""
+        """Return the result of a step whose entry has become durable."""
         step = self._open.pop(step_id, None)
         if step is None:
             return None
@@ -183,7 +182,7 @@ class Steps:
         return step.result
 
     def fail(self, step_id: str) -> None:
-        """Take note that a step has failed, or that its result was not written."""
+        """Record that a step has failed, or that its result was not written."""
         step = self._open.pop(step_id, None)
         if step is None:
             return

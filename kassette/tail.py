@@ -1,7 +1,7 @@
-"""Whether an append may follow what a journal ends with; the one check that all storages share.
+"""Whether an append may follow the end of a journal; the check that all storages share.
 
-Rules (D4):
-- Session numbers only grow: a ``start`` entry carries a number above every earlier one.
+Rules:
+- Session numbers only grow: a ``start`` entry has a higher number than every earlier one.
 - Only the newest session may write.
 - Nothing follows a terminal entry.
 - A journal begins with a ``start`` entry.
@@ -19,9 +19,9 @@ from kassette.immutable import Immutable
 
 @final
 class Tail(Immutable):
-    """The end of a journal: its entry count, newest session, and what entry type ended it.
+    """The end of a journal: its entry count, newest session, and the type of its terminal entry.
 
-    ``Tail()`` is the end of an empty journal. ``terminal`` is None while the run is not over.
+    ``Tail()`` is the end of an empty journal. ``terminal`` is None until the run has ended.
     """
 
     count: int = 0
@@ -29,7 +29,7 @@ class Tail(Immutable):
     terminal: str | None = None
 
     def then(self, entry: Entry) -> Tail:
-        """Give the tail after ``entry`` was appended."""
+        """Return the tail after ``entry`` was appended."""
         return Tail.of_fields(
             self.count + 1,
             max(self.session, entry.session),
@@ -38,7 +38,7 @@ class Tail(Immutable):
 
     @classmethod
     def of(cls, entries: Sequence[Entry]) -> Tail:
-        """Give the tail of a whole journal."""
+        """Return the tail of a whole journal."""
         return cls(
             count=len(entries),
             session=max((entry.session for entry in entries), default=0),
@@ -47,10 +47,10 @@ class Tail(Immutable):
 
 
 def check_append(tail: Tail, entry: Entry, *, run_id: str) -> None:
-    """Allow ``entry`` to follow ``tail``, or say why not.
+    """Check that ``entry`` may follow ``tail``.
 
-    Raises FencedError if a newer session has written (or, for a ``start``, one of the same number),
-    TerminalRunError if the run is over, UsageError if the session has no ``start`` entry.
+    Raise FencedError if a newer session has written (or, for a ``start``, one of the same number),
+    TerminalRunError if the run has ended, and UsageError if the session has no ``start`` entry.
     """
     opens = isinstance(entry, StartEntry)
     if tail.count and (entry.session < tail.session or (opens and entry.session == tail.session)):

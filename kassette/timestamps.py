@@ -1,15 +1,14 @@
 """Instants as the journal writes them: UTC, ISO 8601, milliseconds, ``Z``; no clock.
 
-Rules for deadlines (R9):
-- ``timeout=`` of a wait is seconds or a timedelta from now, or an aware datetime or ISO 8601 text
-  with its offset, which name an instant. What names none is refused before anything is written: a
-  datetime or text without an offset means another instant on every machine.
-- An instant that has passed already is a deadline too: a crash may have come before the wait.
-- A deadline that stands in a journal is whatever text its author wrote. It has passed once the
-  instant that it names is not after now. One that names an instant after the year 9999 does not
-  pass, and neither does one that cannot be read: a wait too long can still be answered or
-  cancelled, a cancelled run is over.
-- In a journal an instant without an offset is in UTC.
+Rules for deadlines:
+- ``timeout=`` of a wait is seconds or a timedelta from now, or an instant: an aware datetime, or
+  ISO 8601 text with an offset. Anything else is refused before anything is written: a datetime or
+  text without an offset means a different instant on every machine.
+- An instant in the past is a valid deadline too: a crash may have come before the wait.
+- A deadline in a journal is whatever text its author wrote. It has passed if its instant is not
+  after now. One after the year 9999 never passes, and neither does one that cannot be parsed: a
+  wait that is too long can still be answered or cancelled, but a cancelled run has ended.
+- In a journal, an instant without an offset is in UTC.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from kassette.brief import brief
 from kassette.errors import UsageError
 
 Timeout: TypeAlias = float | timedelta | datetime | str
-"""Until when a wait lasts: seconds, a timedelta, an aware datetime, or ISO 8601 text."""
+"""The timeout of a wait: seconds, a timedelta, an aware datetime, or ISO 8601 text."""
 
 _ISO_8601 = r"""
     (?P<year>[+-]\d{6}|\d{4})
@@ -33,47 +32,46 @@ _ISO_8601 = r"""
         (?P<zone>[Zz]|(?P<sign>[+-])(?P<zone_hour>\d\d)(?: :?(?P<zone_minute>\d\d))?)? )?
 """
 _CYCLE = 400
-"""After so many years the calendar repeats."""
+"""The number of years after which the calendar repeats."""
 
 _DIGITS = 6
-"""How many digits of a fraction are looked at, as many as a datetime holds."""
+"""How many digits of a fraction are used, as many as a datetime has."""
 
 
 def format_timestamp(instant: datetime, what: str = "an instant") -> str:
-    """Write an aware ``instant`` as ``2026-01-31T12:00:00.000Z``; ``what`` is it, for the message.
+    """Format an aware ``instant`` as ``2026-01-31T12:00:00.000Z``.
 
-    Raises UsageError for a naive datetime, and for one beyond the years that UTC can write.
+    ``what`` describes the instant in messages. Raise UsageError for a naive datetime, and for one
+    outside the years 1 to 9999 in UTC.
     """
     if instant.tzinfo is not UTC:
         if instant.utcoffset() is None:
             raise UsageError(
-                f"{what} is a naive datetime, which names no instant; pass one with a time zone"
+                f"{what} is a naive datetime, which is ambiguous; pass one with a time zone"
             )
         try:
             instant = instant.astimezone(UTC)
         except OverflowError as error:
-            raise UsageError(
-                f"{what}, {instant}, lies outside the years 1 to 9999 in UTC"
-            ) from error
+            raise UsageError(f"{what}, {instant}, is outside the years 1 to 9999 in UTC") from error
     return instant.isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def parse_timestamp(text: str) -> datetime:
-    """Read an ISO 8601 instant; one without an offset is taken as UTC.
+    """Parse an ISO 8601 instant; one without an offset is in UTC.
 
-    Raises ValueError for other text, and for an instant outside the years 1 to 9999.
+    Raise ValueError for other text, and for an instant outside the years 1 to 9999.
     """
     try:
         instant = datetime.fromisoformat(text)
     except ValueError:
         year, instant = _read(text)
         if year != instant.year:
-            raise ValueError(f"{brief(text)} lies outside the years 1 to 9999") from None
+            raise ValueError(f"{brief(text)} is outside the years 1 to 9999") from None
     return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant
 
 
 def has_passed(deadline: str, now: datetime) -> bool:
-    """Return whether a journal's ``deadline`` has come at the aware instant ``now`` (R9)."""
+    """Return whether a journal's ``deadline`` has passed at the aware instant ``now``."""
     try:
         return parse_timestamp(deadline) <= now
     except ValueError:
@@ -85,10 +83,10 @@ def has_passed(deadline: str, now: datetime) -> bool:
 
 
 def deadline_of(timeout: Timeout | None, now: datetime, what: str = "a timeout") -> str | None:
-    """Return the instant that ``timeout`` names, as the journal writes it; None for None (R9).
+    """Return the deadline for ``timeout``, as the journal writes it; None for None.
 
-    ``what`` is being given the timeout, for the message. Raises UsageError for what names no
-    instant of the years 1 to 9999: a number below 0, a bool, a datetime or text without an offset.
+    ``what`` describes the timeout in messages. Raise UsageError for anything that is not an instant
+    in the years 1 to 9999: a negative number, a bool, a datetime or text without an offset.
     """
     match timeout:
         case None:
@@ -103,13 +101,13 @@ def deadline_of(timeout: Timeout | None, now: datetime, what: str = "a timeout")
             instant = after(now, timeout, what)
         case _:  # pyright: ignore[reportUnnecessaryComparison]
             raise UsageError(
-                f"{what} is seconds, a timedelta, an aware datetime or ISO 8601 text, "
+                f"{what} must be seconds, a timedelta, an aware datetime or ISO 8601 text, "
                 f"not {brief(timeout)}"
             )
     if instant.utcoffset() is None:
         raise UsageError(
-            f"{what} of {brief(timeout)} names no instant without its offset from UTC; "
-            "add it (like Z or +02:00), or pass seconds or a timedelta"
+            f"{what} of {brief(timeout)} has no UTC offset, so it is ambiguous; "
+            "add one (such as Z or +02:00), or pass seconds or a timedelta"
         )
     return format_timestamp(instant, what)
 
@@ -117,21 +115,26 @@ def deadline_of(timeout: Timeout | None, now: datetime, what: str = "a timeout")
 def after(instant: datetime, seconds: float, what: str = "a duration") -> datetime:
     """Return the instant ``seconds`` later.
 
-    Raises UsageError unless ``seconds`` is a number of at least 0 that leads to a year before
+    Raise UsageError unless ``seconds`` is a non-negative number, and the result is before the year
     10000.
     """
     try:
         if isinstance(seconds, bool):
             raise TypeError
         if not seconds >= 0:
-            raise UsageError(f"{what} is a number of seconds of at least 0, not {brief(seconds)}")
+            raise UsageError(
+                f"{what} must be a number of seconds, 0 or greater, not {brief(seconds)}"
+            )
         return instant + timedelta(seconds=seconds)
     except (OverflowError, TypeError) as error:
-        raise UsageError(f"{what} of {brief(seconds)} seconds names no instant") from error
+        raise UsageError(
+            f"{what} must be a number of seconds that ends before the year 10000, "
+            f"not {brief(seconds)}"
+        ) from error
 
 
 def instant(timestamp: str | None) -> datetime | None:
-    """Return what a journal's timestamp names; None if there is none, or it cannot be read."""
+    """Return the instant of a journal's timestamp; None if it is absent or cannot be parsed."""
     try:
         return None if timestamp is None else parse_timestamp(timestamp)
     except ValueError:
@@ -141,7 +144,7 @@ def instant(timestamp: str | None) -> datetime | None:
 def seconds_between(earlier: str | None, later: str | None) -> float | None:
     """Return the seconds from one timestamp to another, to the millisecond.
 
-    None if one of them cannot be read, or if the clock went backwards in between.
+    Return None if one of them cannot be parsed, or if the clock went backwards in between.
     """
     first, second = instant(earlier), instant(later)
     if first is None or second is None or second < first:
@@ -154,7 +157,7 @@ def _read_given(text: str, what: str) -> datetime:
         instant = parse_timestamp(text)
     except ValueError as error:
         raise UsageError(
-            f"{what} of {brief(text)} is not an ISO 8601 instant of the years 1 to 9999; write it "
+            f"{what} of {brief(text)} is not an ISO 8601 instant in the years 1 to 9999; write it "
             "like 2026-01-31T12:00:00Z, or pass seconds, a timedelta or an aware datetime"
         ) from error
     return instant if _names_offset(text) else instant.replace(tzinfo=None)
@@ -175,10 +178,10 @@ def _match(text: str) -> re.Match[str]:
 
 
 def _read(text: str) -> tuple[int, datetime]:
-    """Read what Python's own reader refuses; JavaScript and others write more of ISO 8601.
+    """Parse ISO 8601 that Python's own parser refuses, as JavaScript and others write it.
 
-    Returns the year in UTC, which may have six digits or none, and the instant, which is in another
-    year of the same calendar where a datetime cannot hold that one. Raises ValueError.
+    Return the year in UTC, which may have six digits or be 0, and the instant, moved to another
+    year with the same calendar if a datetime cannot represent it. Raise ValueError.
     """
     found = _match(text)
     year = int(found["year"])
@@ -188,7 +191,7 @@ def _read(text: str) -> tuple[int, datetime]:
     time = timedelta(hours=hour, minutes=minute, seconds=second, microseconds=micro)
     zone_minute = int(found["zone_minute"] or 0)
     if max(minute, zone_minute) >= 60 or second > 60 or time > timedelta(days=1):
-        raise ValueError(f"{brief(text)} names no time of a day")
+        raise ValueError(f"{brief(text)} has no valid time of day")
     zone = timedelta(hours=int(found["zone_hour"] or 0), minutes=zone_minute)
     if found["sign"] == "-":
         zone = -zone

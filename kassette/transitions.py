@@ -1,10 +1,10 @@
-"""Which command has a place in which state, and where it may lead; the machine follows this table.
+"""Which command is allowed in which state, and where it leads; the machine follows this table.
 
 Rules:
-- ``TRANSITIONS`` names, for every state and command, the states that may follow. A command that
-  has no place in the row of the current state is refused, and changes nothing.
-- The rows of the states in ``ENDED`` take late reports of work that was under way; the only way
-  out of one is from suspended to lost, when the ``suspend`` entry could not be written.
+- ``TRANSITIONS`` has, for every state and command, the states that may follow. A command that is
+  not in the row of the current state is refused, and changes nothing.
+- The states in ``ENDED`` accept late reports of work that was in flight; the only transition out of
+  one is from suspended to lost, when the ``suspend`` entry could not be written.
 - Only ``machine.py`` assigns a state, through one method that checks this table.
 """
 
@@ -38,7 +38,7 @@ from kassette.commands import (
 
 
 class State(Enum):
-    """Where a session stands."""
+    """The state of a session."""
 
     NEW = "new"
     OPENING = "opening"

@@ -1,9 +1,9 @@
-"""JSON values: what may be journaled, how it is written and read back; no entries, no files.
+"""JSON values: what may be journaled, how it is encoded and decoded; no entries, no files.
 
-Rule (D3), live equals replay: what a step returns is what its written form decodes to, so a value
-is written, read back and compared before anything is journaled. Where the two differ the value is
-either a plain JSON value in other clothes (a tuple, a dict subclass: accepted, and returned as the
-plain value at once) or not a JSON value at all (refused with the path to the offending part).
+Rule, live equals replay: a step returns what its encoded form decodes to, so a value is encoded,
+decoded and compared before anything is journaled. If the two differ, the value is either equivalent
+to plain JSON (a tuple, a dict subclass: accepted, and returned as the plain value immediately) or
+not a JSON value at all (refused, with the path to the offending part).
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _MAX_DEPTH = 254
 
 
 def encode_value(value: object, what: str = "value") -> bytes:
-    """Write a JSON value compactly, as ``settle_value`` does."""
+    """Encode a JSON value compactly. Raise what ``settle_value`` raises."""
     return settle_value(value, what)[0]
 
 
 def settle_value(value: object, what: str = "value") -> tuple[bytes, Any]:
-    """Write a JSON value compactly; give that and what it reads back as.
+    """Encode a JSON value compactly; return that text and what it decodes to.
 
-    ``what`` begins the path in the message, for example ``result of step 'llm'``. Raises
-    ValueRefusedError for anything that would not come back as it is: NaN and infinities, integers
+    ``what`` begins the path in messages, for example ``result of step 'llm'``. Raise
+    ValueRefusedError for anything that would not come back equal: NaN and infinities, integers
     beyond 64 bits, keys that are not strings, lone surrogates, cycles, nesting beyond 254 levels,
-    and every type that JSON does not have.
+    and every type that JSON does not support.
     """
     try:
         raw = orjson.dumps(value, option=_STRICT)
@@ -49,18 +49,18 @@ def settle_value(value: object, what: str = "value") -> tuple[bytes, Any]:
 
 
 def _explain(value: object, what: str) -> None:
-    """Name the part of ``value`` that JSON cannot hold, if there is one."""
+    """Raise ValueRefusedError for the part of ``value`` that is not JSON, if there is one."""
     try:
         _check(value, what, ())
     except RecursionError as error:
-        raise ValueRefusedError(f"{what} is nested too deeply for the stack at hand") from error
+        raise ValueRefusedError(f"{what} is nested too deeply for the available stack") from error
 
 
 def decode_value(raw: bytes) -> Any:
-    """Read a JSON value. Raises ValueError if ``raw`` is not JSON.
+    """Decode a JSON value. Raise ValueError if ``raw`` is not JSON.
 
-    A lone surrogate escape is legal JSON and appears in journals written in JavaScript (a text cut
-    in the middle of an emoji), so the stricter parser's refusal is not the last word.
+    A lone surrogate escape is legal JSON and occurs in journals written by JavaScript (a text cut
+    in the middle of an emoji), so if the stricter parser refuses, a second one is tried.
     """
     try:
         return orjson.loads(raw)
@@ -76,7 +76,7 @@ def decode_value(raw: bytes) -> Any:
 
 
 def rewrite_value(value: object) -> bytes:
-    """Write a decoded value again, whatever ``decode_value`` gave."""
+    """Encode any value that ``decode_value`` has returned."""
     try:
         return orjson.dumps(value)
     except orjson.JSONEncodeError:
@@ -84,7 +84,7 @@ def rewrite_value(value: object) -> bytes:
 
 
 def json_equal(left: object, right: object) -> bool:
-    """Compare two decoded JSON values as JSON does: ``1`` equals ``1.0`` but not ``true``."""
+    """Return whether two decoded JSON values are equal: ``1`` equals ``1.0`` but not ``true``."""
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
     if isinstance(left, dict) and isinstance(right, dict):
@@ -97,7 +97,7 @@ def json_equal(left: object, right: object) -> bool:
 
 
 def writable_text(text: str) -> str:
-    """Give text that can always be written: lone surrogates become visible escapes."""
+    """Return text that can always be encoded: lone surrogates become visible escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -109,7 +109,7 @@ def _finite(digits: str) -> float:
 
 
 def _whole(digits: str) -> int | float:
-    """Read an integer as the stricter parser does: one beyond 64 bits is a double."""
+    """Parse an integer as the stricter parser does: one beyond 64 bits becomes a double."""
     if len(digits) <= _MAX_DIGITS and _MIN_INT <= (number := int(digits)) <= _MAX_INT:
         return number
     return _finite(digits)
@@ -126,13 +126,13 @@ def _check(value: object, path: str, above: tuple[int, ...]) -> None:
         try:
             value.encode()
         except UnicodeEncodeError:
-            _refuse(path, "holds half of a surrogate pair, which UTF-8 cannot write")
+            _refuse(path, "contains a lone surrogate, which UTF-8 cannot represent")
     elif isinstance(value, int):
         if not _MIN_INT <= value <= _MAX_INT:
-            _refuse(path, "is an integer beyond 64 bits; make it a string")
+            _refuse(path, "is an integer beyond 64 bits; use a string")
     elif type(value) is float:
         if not isfinite(value):
-            _refuse(path, f"is {value!r}, which JSON cannot write; use None or a string")
+            _refuse(path, f"is {value!r}, which JSON does not support; use None or a string")
     elif isinstance(value, dict):
         inside = _descend(value, path, above)  # pyright: ignore[reportUnknownArgumentType]
         for key, item in cast("Mapping[object, object]", value).items():
@@ -147,9 +147,9 @@ def _check(value: object, path: str, above: tuple[int, ...]) -> None:
     else:
         _refuse(
             path,
-            f"is a {type(value).__module__}.{type(value).__qualname__}, which JSON does not have; "
-            "convert it to plain values, or name its type (result_type, a return annotation, "
-            "events=) with pydantic installed",
+            f"is a {type(value).__module__}.{type(value).__qualname__}, which JSON does not "
+            "support; convert it to plain values, or declare its type (result_type, a return "
+            "annotation, events=) with pydantic installed",
         )
 
 

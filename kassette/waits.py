@@ -1,18 +1,17 @@
-"""What one session waits for, and in whose company; no steps, no session state.
+"""The waits of one session and its parallel blocks; no steps, no session state.
 
 Rules:
-- Every wait of a run has an event name of its own.
-- A wait raises SuspendError in its own task at once. From then on its branch (or, outside of
+- Every wait of a run has a different event name.
+- A wait raises SuspendError in its own task immediately. From then on its branch (or, outside of
   ``parallel``, the workflow) begins nothing new.
-- A branch of a parallel block does not hold up its siblings: they go on (D7).
-- Another task on the same branch, which knows nothing of the suspension, hears of it by a
-  SuspendError of its own as soon as it asks for something. If what it asks for is an event, it
-  waits for that too. A task that was told and asks again has swallowed the SuspendError, and that
-  is a SuspendedError.
-- The ``suspend`` entries are written together, and last. A wait that the journal already holds is
-  not written again, unless nothing else would say that the run is suspended. All but the last say
-  that ``more`` are to follow.
-- A wait reached again in a later session keeps its first deadline.
+- A suspended branch of a parallel block does not stop its siblings.
+- Another task on the same branch, which does not know about the suspension, gets its own
+  SuspendError at its next request. If that request is an event, the run waits for that too. A task
+  that got a SuspendError and makes another request has swallowed it, and gets a SuspendedError.
+- The ``suspend`` entries are written together, and last. A wait that is already in the journal is
+  not written again, unless the run would not be suspended otherwise. All but the last have
+  ``more``, which announces the next one.
+- A wait reached again in a later session retains its first deadline.
 """
 
 from __future__ import annotations
@@ -65,36 +64,36 @@ class Waits:
         return bool(self._branches)
 
     def suspended(self, path: BranchPath) -> bool:
-        """Tell whether the branch ``path``, or one around it, has suspended."""
+        """Return whether the branch ``path``, or one around it, has suspended."""
         if not self._paths:
             return False
         return any(path[:depth] in self._paths for depth in range(len(path) + 1))
 
     def was_told(self, caller: Hashable) -> bool:
-        """Tell whether ``caller`` has been raised a SuspendError."""
+        """Return whether ``caller`` has got a SuspendError."""
         return caller in self._told
 
     def refuse(self, caller: Hashable) -> Raise:
-        """Tell ``caller``, who asks for something, that its branch has suspended.
+        """Return the SuspendError for a request of ``caller``, whose branch has suspended.
 
-        Raises SuspendedError if it was told before.
+        Raise SuspendedError if ``caller`` has already got one.
         """
         if caller in self._told:
             raise self.swallowed()
         return self._tell(caller, self.waiting_for or "")
 
     def swallowed(self) -> SuspendedError:
-        """Return the error for who was told of the suspension and went on."""
+        """Return the error for a task that has swallowed its SuspendError."""
         return SuspendedError(
             f"run {self._run_id!r} has suspended, waiting for {self.waiting_for!r}. Something "
-            "caught the SuspendError and went on: raise it again (see is_suspend_error)"
+            "caught the SuspendError and continued: raise it again (see is_suspend_error)"
         )
 
     def wait(self, command: WaitForEvent, now: datetime, *, open: bool) -> Deliver | Raise:
-        """Deliver the event, or note the wait and suspend the branch.
+        """Deliver the event, or record the wait and suspend the branch.
 
-        ``open`` says that the waits are still to be written. Raises UsageError for a bad wait, or
-        one whose event another one waits for; SuspendedError as ``refuse`` does.
+        ``open`` means that the waits are not written yet. Raise UsageError for an invalid wait, or
+        an event that another wait has; SuspendedError as ``refuse`` does.
         """
         path, caller = command.path, command.caller
         suspended = self.suspended(path) or not open
@@ -108,8 +107,8 @@ class Waits:
         )
         if event in self._awaited:
             raise UsageError(
-                f"event {event!r} is waited for twice; use a name of its own for every wait, "
-                f"like '{event}:<item>'"
+                f"two waits have the event name {event!r}; use a different name for every wait, "
+                f"for example '{event}:<item>'"
             )
         recorded = self._recorded
         deadline = deadline_of(command.timeout, now, f"the timeout of event {event!r}")
@@ -126,22 +125,22 @@ class Waits:
         return self._tell(caller, event)
 
     def enter(self, command: EnterParallel) -> None:
-        """Open the branches of a parallel block. Raises UsageError for a bad or used key."""
+        """Open the branches of a parallel block. Raise UsageError for an invalid or used key."""
         branches = [(*command.path, check_branch_key(key)) for key in command.keys]
         for branch in branches:
             if branch in self._branches:
                 raise UsageError(
-                    f"branch {':'.join(branch)!r} is running already; two parallel blocks that "
-                    "run at once need different keys"
+                    f"branch {':'.join(branch)!r} is already running; concurrent parallel blocks "
+                    "need different keys"
                 )
         self._branches.update(branches)
 
     def leave(self, command: LeaveParallel) -> Raise | None:
-        """Close the branches of a parallel block; suspend the branch around it if one has.
+        """Close the branches of a parallel block; if one has suspended, suspend the outer branch.
 
         An abandoned block was cancelled: its waits are dropped, as none of them was written, and
-        its events may be waited for again. If that happened because the branch around it has
-        suspended they are kept: the run waits for all of them.
+        its event names may be used again. If the cause is that the outer branch has suspended, they
+        remain: the run waits for all of them.
         """
         branches = {(*command.path, key) for key in command.keys}
         depth = len(command.path) + 1
@@ -162,9 +161,9 @@ class Waits:
         return self._tell(command.caller, waits[-1].event)
 
     def entries(self, session: int, timestamp: str, passed_over: list[str]) -> list[SuspendEntry]:
-        """Return what has to be written so that the journal holds every wait and ends with one.
+        """Return the entries to write so that the journal has every wait and ends with one.
 
-        The last entry notes the recorded steps that the session has ``passed_over``.
+        The last entry records the steps that the session has ``passed_over``.
         """
         waits = self._to_write()
         return [

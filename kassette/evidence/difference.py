@@ -1,11 +1,11 @@
-"""Where two runs part; entries in, differences out.
+"""Where two runs diverge; entries in, differences out.
 
 Rules:
-- Steps and events are found again by their ids, as replay finds them, not by their place: offsets,
-  sessions and timestamps differ between forks without meaning anything.
-- A *result* differs where both runs have the step (or event) with different values; the *structure*
-  differs where only one has it; the *end* differs where they ended differently, or one has not.
-- Of a repeated id the first entry counts.
+- Steps and events are matched by their ids, as in replay, not by their position: differences of
+  offsets, sessions and timestamps between forks mean nothing.
+- A *result* differs if both runs have the step (or event) with different values; the *structure*
+  differs if only one has it; the *end* differs if they ended differently, or only one has ended.
+- If an id is repeated, its first entry counts.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ from kassette.immutable import Immutable
 from kassette.values import decode_value, json_equal
 
 Kept: TypeAlias = StepEntry | ResumeEntry
-"""What replay takes from a journal."""
+"""The entries that replay uses."""
 
 
 @final
 class Difference(Immutable, kw_only=True):
-    """``kind`` is ``result``, ``structure`` or ``end``; ``a`` or ``b`` is None if one lacks it."""
+    """One difference; ``a`` or ``b`` is None if that run has no such entry.
+
+    ``kind`` is ``result``, ``structure`` or ``end``.
+    """
 
     kind: str
     a: Kept | TerminalEntry | None
@@ -44,17 +47,20 @@ class Difference(Immutable, kw_only=True):
 
 @final
 class Comparison(Immutable, kw_only=True):
-    """Two runs: ``same`` counts what both have alike; differences are in the order of the runs."""
+    """The comparison of two runs.
+
+    ``same`` counts the equal results and events; ``differences`` are in the order of the runs.
+    """
 
     same: int
     differences: list[Difference]
 
     def first(self, kind: str) -> Difference | None:
-        """Return where the runs part first in that way."""
+        """Return the first difference of that kind, or None."""
         return next((each for each in self.differences if each.kind == kind), None)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the summary: how much is alike, and the offsets at which the runs part."""
+        """Return the summary: how much is equal, and the offsets at which the runs diverge."""
         return {
             "same": self.same,
             "result": _parting(self.first("result")),

@@ -1,10 +1,10 @@
 """Where a run can be forked; entries in, fork points out.
 
 Rules:
-- A fork is as safe as a crash at its cut: everything before it is replayed, everything from it on
-  is done anew, its effects included. So every step is a fork point, and so is the end.
-- Of a repeated id the first entry counts, which is where ``fork --from-step`` cuts as well.
-- An event that came after the cut has to be delivered to the fork anew.
+- A fork is as safe as a crash at that point: everything before it is replayed, and everything after
+  it runs again, including side effects. So every step is a fork point, and so is the end.
+- If an id is repeated, its first entry counts, as for ``fork --from-step``.
+- An event that arrived after the fork point has to be delivered to the fork again.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from kassette.immutable import Immutable
 
 @final
 class ForkPoint(Immutable, kw_only=True):
-    """A cut before the entry at ``offset``; ``step`` is the step there, None at the end.
+    """A fork point before the entry at ``offset``; ``step`` is the step there, None at the end.
 
-    ``kept`` steps are replayed, ``again`` are done anew; ``events`` have to be delivered anew.
+    A fork there replays ``kept`` steps and re-runs ``again``; ``events`` have to be delivered
+    again.
     """
 
     offset: int
@@ -41,7 +42,7 @@ class ForkPoint(Immutable, kw_only=True):
 
 
 def fork_points(entries: Sequence[Entry]) -> list[ForkPoint]:
-    """Return every fork point of a journal, in its order; none for an empty one."""
+    """Return every fork point of a journal, in order; none for an empty journal."""
     if not entries:
         return []
     first: dict[str, StepEntry] = {}

@@ -1,15 +1,14 @@
 """How long each session, step and wait took, from a journal's timestamps; entries in, spans out.
 
 Rules:
-- A step notes when it was first called, and its span is the time from then to its entry: retries
-  included, and also where steps run at the same time.
-- A step without that note (of the original, of older releases) is counted from the entry before it
-  in its session: its own time where steps run one after the other, at most that where they overlap.
-- What a fork copied keeps the source's timestamps: the times of steps that note when they began are
-  known there, those of sessions are not.
-- ``replays`` is the number of steps that were on record when a session began: it had them for
-  nothing.
-- A session without an ending was left by a crash or a close, or it is the newest and may run still.
+- A step notes when it was first called, and its span is the time from then to its entry, including
+  retries, also if steps run concurrently.
+- A step without that note (of the TypeScript kassette, or of older releases) is counted from the
+  entry before it in its session: exact for sequential steps, an upper bound for concurrent ones.
+- Entries copied by a fork have the source's timestamps: the durations of steps that note their start
+  are known there, those of sessions are not.
+- ``replays`` is the number of steps that were already recorded when a session began.
+- A session without an ending crashed or was closed, or it is the newest and may still be running.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from kassette.timestamps import instant, seconds_between
 
 @final
 class SessionSpan(Immutable, kw_only=True):
-    """A session: ``ending`` is the type of the entry that ended it, None where none did."""
+    """A session: ``ending`` is the type of the entry that ended it, or None."""
 
     session: int
     offset: int
@@ -94,7 +93,7 @@ class StepSpan(Immutable, kw_only=True):
 
 @final
 class EventSpan(Immutable, kw_only=True):
-    """An event that came, from the first wait for it; ``begin`` is None if nothing waited."""
+    """An event that arrived, from the first wait for it; ``begin`` is None without a wait."""
 
     session: int
     offset: int
@@ -118,7 +117,7 @@ class EventSpan(Immutable, kw_only=True):
 
 @final
 class Gap(Immutable, kw_only=True):
-    """No session between two: ``after`` is how the one before ended, None where it was left."""
+    """The time between two sessions: ``after`` is how the first ended, None if it did not."""
 
     begin: str
     end: str
@@ -141,7 +140,7 @@ Span: TypeAlias = SessionSpan | StepSpan | EventSpan | Gap
 
 
 def timeline(entries: Iterable[Entry]) -> Iterator[Span]:
-    """Return a run's spans in order: each session before its steps and events, the gaps between."""
+    """Yield a run's spans in order: each session before its steps and events, with the gaps."""
     sessions = [list(group) for _, group in groupby(entries, key=lambda entry: entry.session)]
     recorded: set[str] = set()
     waits: dict[str, str] = {}

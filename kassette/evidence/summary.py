@@ -1,14 +1,14 @@
-"""A run in brief, from its entries or from the ends of its journal; entries or bytes in.
+"""A summary of a run, from its entries or from the head and tail of its journal.
 
 Rules:
-- Of a journal in a file the first block and the last one are enough, which mostly are one. Of what
-  does not look as this library writes it nothing is told: it has to be read as a whole, so that
-  damage is told as damage. A result is not decoded, so damage inside of one is not told here.
-- A journal of one block has its steps counted. Of a longer one the offset of its last entry tells
-  how many there are at most, and ``exact`` is False.
+- For a journal in a file, the first and the last block suffice; mostly they are the same. Lines in
+  another format than this library's give no summary: the journal must be read as a whole, so that
+  damage is reported as damage. Results are not decoded, so damage inside of one is not detected.
+- The steps of a journal of one block are counted. For a longer one, the offset of its last entry is
+  an upper bound, and ``exact`` is False.
 - ``sessions`` is the number of the newest session.
-- The deadline of a suspended run is left out: it is the one of the first wait for the event, which
-  may stand anywhere in the journal; ``open_waits`` finds it.
+- The deadline of a suspended run is omitted: it is that of the first wait for the event, which may
+  be anywhere in the journal; ``open_waits`` finds it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from kassette.status import Completed, RunStatus, SuspendedRun, Unsettled, run_s
 from kassette.timestamps import instant
 
 BLOCK: Final = 1 << 16
-"""Bytes of a block."""
+"""The size of a block in bytes."""
 UNREADABLE: Final = "unreadable"
 
 _LINE = re.compile(
@@ -40,12 +40,12 @@ _STEP = b'{"type":"step",'
 _OF_ANY_TYPE = b"\n" + _ANY_TYPE
 _OF_A_STEP = b"\n" + _STEP
 _FEW_LINES = 32
-"""As long as there are no more, it is quicker to look at each than to search for all."""
+"""Up to this many entries it is quicker to check each than to search for all steps."""
 
 
 @final
 class RunSummary(Immutable, kw_only=True):
-    """One run in brief; ``status`` is the error where the journal cannot be read."""
+    """The summary of one run; ``status`` is an error if the journal cannot be read."""
 
     run_id: str
     status: RunStatus | JournalCorruptionError | StorageError
@@ -57,7 +57,7 @@ class RunSummary(Immutable, kw_only=True):
 
     @property
     def word(self) -> str:
-        """The run's state in a word: that of its status, or ``unreadable``."""
+        """The run's state in one word: that of its status, or ``unreadable``."""
         status = self.status
         return UNREADABLE if isinstance(status, Exception) else status.status
 
@@ -69,7 +69,7 @@ class RunSummary(Immutable, kw_only=True):
 
 @final
 class Wanted(Immutable, kw_only=True):
-    """Which runs are wanted: those in some states, and with a last entry before an instant."""
+    """A selection of runs: those in some states, and with a last entry before an instant."""
 
     statuses: frozenset[str] | None = None
     before: datetime | None = None
@@ -86,7 +86,7 @@ class Wanted(Immutable, kw_only=True):
 
 
 def summarise(run_id: str, entries: Sequence[Entry]) -> RunSummary:
-    """Return a run in brief from all of its entries."""
+    """Return the summary of a run from all of its entries."""
     return RunSummary(
         run_id=run_id,
         status=_in_brief(run_status(entries)),
@@ -98,9 +98,9 @@ def summarise(run_id: str, entries: Sequence[Entry]) -> RunSummary:
 
 
 def summarise_ends(run_id: str, head: bytes, block: bytes) -> RunSummary | None:
-    """Return a run in brief from its journal's first and last block; None if it takes more.
+    """Return the summary of a run from its journal's first and last block; None if more is needed.
 
-    A journal shorter than ``BLOCK`` is its first block, and its last.
+    For a journal shorter than ``BLOCK``, both are the whole journal.
     """
     whole = len(head) < BLOCK
     first = _LINE.match(head)
@@ -127,7 +127,7 @@ def summarise_ends(run_id: str, head: bytes, block: bytes) -> RunSummary | None:
 
 
 def _count_steps(block: bytes, entries: int) -> int | None:
-    """Count the steps of a whole journal; None unless all its lines are in the form of ours."""
+    """Count the steps of a whole journal; None unless all of its lines are in our format."""
     lines = block.count(b"\n")
     if lines != entries:
         return None
@@ -146,7 +146,7 @@ def _count_steps(block: bytes, entries: int) -> int | None:
 def _deciding_line(
     block: bytes, line: re.Match[bytes] | None, *, whole: bool
 ) -> re.Match[bytes] | None:
-    """Return the last line that is no start, or the first if all are; None if it is not here.
+    """Return the last line that is not a start, or the first line; None if not in this block.
 
     ``line`` is the last line.
     """
@@ -160,7 +160,7 @@ def _deciding_line(
 
 
 def _status_of(block: bytes, line: re.Match[bytes]) -> RunStatus:
-    """Tell the state that an entry leaves a run in; it is decoded if its contents matter."""
+    """Return the state of a run after an entry, which is decoded only if its contents matter."""
     if line[1] in _GOING_ON:
         return _UNSETTLED
     end = block.find(b"\n", line.start()) + 1

@@ -70,13 +70,13 @@ MISUSES = [
     (("list", "--older-than", "9999999999d"), "'9999999999d' is not an age"),
     (("list", "--older-than", "٣d"), "'٣d' is not an age"),
     (("timeline",), "the following arguments are required: RUN"),
-    (("steps", "../x"), "'../x' cannot be a run id"),
+    (("steps", "../x"), "'../x' is not a valid run id"),
     (("diff", "completed"), "the following arguments are required: RUN_B"),
-    (("diff", "completed", "../x"), "'../x' cannot be a run id"),
+    (("diff", "completed", "../x"), "'../x' is not a valid run id"),
     (("completion", "csh"), "'csh'"),
     (("status",), "the following arguments are required: RUN; see kassette status --help"),
-    (("status", "../etc/passwd"), "'../etc/passwd' cannot be a run id"),
-    (("status", ""), "'' cannot be a run id"),
+    (("status", "../etc/passwd"), "'../etc/passwd' is not a valid run id"),
+    (("status", ""), "'' is not a valid run id"),
     (("dump", "completed", "--offset", "-1"), "'-1' is not a whole number, 0 or greater"),
     (("dump", "completed", "--offset=-1"), "'-1' is not a whole number, 0 or greater"),
     (("fork", "completed"), "one of the arguments --from-offset --from-step is required"),
@@ -87,9 +87,9 @@ MISUSES = [
     (("fork", "completed", "--from-offset", "-1"), "'-1' is not a whole number, 0 or greater"),
     (
         ("fork", "completed", "--from-offset", "1", "--new-run-id", "a/b"),
-        "'a/b' cannot be a run id",
+        "'a/b' is not a valid run id",
     ),
-    (("fork", "completed", "--from-offset", "1", "--new-run-id", ""), "'' cannot be a run id"),
+    (("fork", "completed", "--from-offset", "1", "--new-run-id", ""), "'' is not a valid run id"),
 ]
 
 
@@ -177,7 +177,7 @@ def test_an_unknown_run_exits_1(url: str, store: Path, arguments: tuple[str, ...
 
 
 REFUSALS = [
-    (("--from-offset", "5"), "from_offset is 5; run 'completed' has 4 entries, so it is 0 to 4"),
+    (("--from-offset", "5"), "from_offset is 5, but run 'completed' has 4 entries; pass 0 to 4"),
     (("--from-step", "tool"), "run 'completed' has no step 'tool'"),
     (
         ("--from-offset", "1", "--new-run-id", "failed"),

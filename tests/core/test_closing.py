@@ -268,7 +268,7 @@ def test_a_machine_opens_one_session_once(state: str, command: Command) -> None:
         session.do(Close())
     elif state == "lost":
         session.do(AppendFailed(step("x"), StorageError("gone")))
-    with pytest.raises(UsageError, match="opens one session once"):
+    with pytest.raises(UsageError, match="opens only one session"):
         session.do(command)
 
 
@@ -277,7 +277,7 @@ def test_what_cannot_happen_while_opening_is_a_bug_of_the_driver(command: Comman
     """A driver that mixes up its order would go unnoticed."""
     session = Session([])
     session.tell(Start())
-    with pytest.raises(InternalError, match="has no place in state 'opening'"):
+    with pytest.raises(InternalError, match="is not allowed in state 'opening'"):
         session.do(command)
 
 

@@ -173,7 +173,7 @@ def test_an_event_that_another_task_waits_for_is_refused_at_once() -> None:
     session = in_function()
     told(session, WaitForEvent("ok", caller="one"))
     before = snapshot(session.machine)
-    with pytest.raises(UsageError, match="waited for twice"):
+    with pytest.raises(UsageError, match="two waits have the event name"):
         session.tell(WaitForEvent("ok", caller="another"))
     assert snapshot(session.machine) == before
 

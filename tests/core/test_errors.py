@@ -180,12 +180,12 @@ def test_journal_corruption_names_the_run_as_soon_as_it_is_known() -> None:
     ("error", "fix"),
     [
         (TerminalRunError("error", run_id=RUN), "Fork"),
-        (MetadataMismatchError(1, 2, run_id=RUN), "Leave it out"),
+        (MetadataMismatchError(1, 2, run_id=RUN), "Omit it"),
         (EventPendingError("ok", run_id=RUN), "resume()"),
         (SuspendError("ok", run_id=RUN), "raise it again"),
         (VersionMismatchError("v1", "v2", run_id=RUN), "fork it"),
         (ReplayMismatchError("a", "a", "b", run_id=RUN), "fork it before"),
-        (FencedError(1, 2, run_id=RUN), "Stop here"),
+        (FencedError(1, 2, run_id=RUN), "Stop using this session"),
         (JournalCorruptionError("m", line=3), "restore"),
     ],
 )

@@ -50,7 +50,7 @@ def test_another_workflow_is_refused_and_told_the_name(command: Any) -> None:
     """Two workflows with one run id would take each other's results."""
     session = Session(journal(start(workflow="app:billing"), suspend("ok")))
     with pytest.raises(
-        UsageError, match=r"begun by workflow 'app:billing'.*name='billing'"
+        UsageError, match=r"started by workflow 'app:billing'.*name='billing'"
     ) as caught:
         session.tell(command)
     assert caught.value.run_id == "run-1"
@@ -106,5 +106,5 @@ def test_an_answer_cannot_be_given_at_a_naive_instant() -> None:
 @pytest.mark.parametrize("given_at", ["2026-01-31T12:00:00Z", 5, True])
 def test_an_answer_is_given_at_an_instant(given_at: Any) -> None:
     """What a queue hands on as text would end in a traceback, or be compared as text."""
-    with pytest.raises(UsageError, match="given_at is an aware datetime, not"):
+    with pytest.raises(UsageError, match="given_at must be an aware datetime, not"):
         _answered(given_at)

@@ -235,5 +235,5 @@ def test_d5_a_fork_whose_answer_was_lost_is_not_refused_as_taken(answer: AppendC
 
 def test_a_report_of_something_that_was_not_asked_for_is_refused() -> None:
     """A driver's mistake would go unnoticed."""
-    with pytest.raises(InternalError, match="not asked for"):
+    with pytest.raises(InternalError, match="not requested"):
         handle(knowing(start(1)), PutDone("e2"))

@@ -70,7 +70,7 @@ def test_d5_a_journal_made_anew_by_somebody_else_is_left_alone() -> None:
     handle(writer, PutRefused())
     error = refusal(handle(writer, Found(body(start(1, "new"), step(1, "a")), "n2")))
     assert type(error) is StorageError
-    assert "deleted and made anew by somebody else" in str(error)
+    assert "deleted and recreated by another writer" in str(error)
 
 
 def test_d5_the_budget_for_others_is_five_refused_puts_and_each_pause_is_double() -> None:
@@ -90,8 +90,8 @@ def test_d5_the_budget_for_others_is_five_refused_puts_and_each_pause_is_double(
     assert pauses == [FIRST_PAUSE * 2**n for n in range(MAX_ATTEMPTS)]
     assert error.__cause__ is None
     assert str(error) == (
-        "run 'run-1': 5 conditional puts were refused. Somebody else is writing; start the run "
-        "again, its journal tells what landed"
+        "run 'run-1': 5 conditional writes were refused, so another session is writing. Start "
+        "the run again; its journal shows what was recorded"
     )
     assert handle(writer, append(step(1, "b"))) == GetObject(0.0)
 
@@ -135,8 +135,8 @@ def test_d5_an_outage_is_outlasted_for_as_long_as_the_patience_says() -> None:
     assert not error.rolled_back
     assert error.__cause__ is cause
     assert str(error) == (
-        "cannot append to the journal of run 'run-1': OSError('refused'); no usable answer for "
-        "30.0 s. What was sent may have landed all the same: start the run again, its journal tells"
+        "cannot append to the journal of run 'run-1': OSError('refused'); no usable response for "
+        "30.0 s. The entry may have been written all the same: start the run again; its journal shows whether it was"
     )
     assert not writer.known
 
@@ -150,7 +150,9 @@ def test_d5_a_store_that_answers_reads_alone_is_an_outage_all_the_same() -> None
     handle(writer, PutUnclear(StorageError("503 of S3")), now=35.0)
     error = refusal(handle(writer, Found(body(start(1)), "e1"), now=35.0))
     assert type(error) is StorageError
-    assert str(error).startswith("503 of S3; no usable answer for 30.0 s. What was sent may have")
+    assert str(error).startswith(
+        "503 of S3; no usable response for 30.0 s. The entry may have been"
+    )
 
 
 def test_d5_a_put_without_an_answer_is_looked_for_however_short_the_patience() -> None:
@@ -176,7 +178,7 @@ def test_d5_the_pauses_of_an_outage_grow_up_to_a_bound() -> None:
     assert pauses[:7] == [FIRST_PAUSE * 2**n for n in range(6)] + [MAX_PAUSE]
     assert set(pauses[6:]) == {MAX_PAUSE}
     assert (outage.is_over(36.9), outage.is_over(37.0)) == (False, True)
-    assert str(outage.error("list", 36.5)).endswith("; no usable answer for 29.5 s")
+    assert str(outage.error("list", 36.5)).endswith("; no usable response for 29.5 s")
 
 
 def test_d5_every_append_has_a_budget_of_its_own() -> None:
@@ -213,7 +215,7 @@ def test_d5_a_clear_refusal_after_an_open_put_promises_nothing() -> None:
     error = refusal(handle(writer, PutDenied(denied)))
     assert isinstance(error, StorageError)
     assert not error.rolled_back
-    assert "may still land" in str(error)
+    assert "may still succeed" in str(error)
     assert error.__cause__ is denied
 
 
@@ -300,12 +302,12 @@ def test_a_first_read_that_fails_says_so_and_what_the_client_said() -> None:
     given = StorageError("nothing listens at http://x:1")
     assert handle(writer, GetFailed(given), now=1.0) == GetObject(FIRST_PAUSE)
     error = refusal(handle(writer, GetFailed(given), now=6.0))
-    assert str(error) == "nothing listens at http://x:1; no usable answer for 5.0 s"
+    assert str(error) == "nothing listens at http://x:1; no usable response for 5.0 s"
     assert error.__cause__ is given
     handle(writer, append(start(1), patience=0.0))
     error = refusal(handle(writer, GetFailed(OSError("gone")), now=7.0))
     assert str(error) == (
-        "cannot read the journal of run 'run-1': OSError('gone'); no usable answer for 0.0 s"
+        "cannot read the journal of run 'run-1': OSError('gone'); no usable response for 0.0 s"
     )
 
 

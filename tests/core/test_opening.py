@@ -366,9 +366,12 @@ def test_opening_step_4_resume_of_an_unknown_run_refuses() -> None:
 @pytest.mark.parametrize(
     ("stored", "said"),
     [
-        (journal(start(), step("llm")), "does not wait"),
-        (journal(start(), suspend("a"), suspend("b")), "waits for 'a', 'b'"),
-        (journal(start(), suspend("a"), start(2), resume("a", 1), suspend("b")), "waits for 'b'"),
+        (journal(start(), step("llm")), "is not waiting for an event"),
+        (journal(start(), suspend("a"), suspend("b")), "is waiting for 'a', 'b'"),
+        (
+            journal(start(), suspend("a"), start(2), resume("a", 1), suspend("b")),
+            "is waiting for 'b'",
+        ),
     ],
 )
 def test_opening_step_4_resume_of_an_event_without_a_place_refuses(
@@ -477,7 +480,7 @@ def test_opening_order_for_resume_earlier_wins(first: int) -> None:
 @pytest.mark.parametrize("run_id", ["", ".hidden", "a/b", "a" * 201, None])
 def test_d10_a_machine_has_a_run_id_that_storage_can_use(run_id: Any) -> None:
     """A bad run id would reach a file system."""
-    with pytest.raises(UsageError, match="cannot be a run id"):
+    with pytest.raises(UsageError, match="is not a valid run id"):
         Machine(run_id, [])
 
 

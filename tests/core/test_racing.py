@@ -204,7 +204,7 @@ def test_d4_resume_of_an_event_that_a_forked_read_never_showed_refuses() -> None
     session = _late(
         journal(start(), suspend("ok")), step("x"), command=Resume("ok", 1, writer="me")
     )
-    with pytest.raises(UsageError, match="does not wait"):
+    with pytest.raises(UsageError, match="is not waiting for an event"):
         session.do(Loaded([start().at(0), session.stored[-1]]))
     assert session.state() is State.CLOSED
     assert session.released == 1

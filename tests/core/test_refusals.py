@@ -42,7 +42,7 @@ REPORTS: list[Command] = [
 @pytest.mark.parametrize("report", REPORTS, ids=lambda report: type(report).__name__)
 def test_a_report_to_a_machine_that_asked_for_nothing_is_our_fault(report: Command) -> None:
     """A driver's mistake would be told to the workflow's author as theirs."""
-    with pytest.raises(InternalError, match="has no place in state 'new'"):
+    with pytest.raises(InternalError, match="is not allowed in state 'new'"):
         Machine(RUN, []).handle(report, now=NOW)
 
 
@@ -75,7 +75,7 @@ def test_a_journal_that_was_not_asked_for_is_our_fault(
     reach: Callable[[], Session], report: Command
 ) -> None:
     """As above: the author would look for an ``except`` that swallowed a suspension."""
-    with pytest.raises(InternalError, match="has no place in state"):
+    with pytest.raises(InternalError, match="is not allowed in state"):
         reach().tell(report)
 
 

@@ -145,7 +145,7 @@ def test_same_full_name_from_two_branches_is_refused(
         session = opened(journal(start(), step(full, 1)) if replaying else None)
         session.step(first, 1, first_path)
         before = snapshot(session.machine)
-        with pytest.raises(UsageError, match="named by two branches") as caught:
+        with pytest.raises(UsageError, match="the same full name in two branches") as caught:
             session.do(Record(second, second_path))
         assert repr(full) in str(caught.value)
         assert snapshot(session.machine) == before
@@ -184,7 +184,7 @@ def test_replay_mismatch_shows_recorded_and_asked_for() -> None:
         error = caught.value
         assert (error.step_id, error.expected_name, error.actual_name) == ("llm#2", "other", "llm")
         assert "recorded as 'other'" in str(error)
-        assert "asked for as 'llm'" in str(error)
+        assert "requested as 'llm'" in str(error)
         assert snapshot(session.machine) == before
 
 

@@ -97,7 +97,7 @@ def _cycle(kind: type) -> Any:
 
 
 UNWRITABLE: list[tuple[object, str]] = [
-    (nan, "v is nan, which JSON cannot write"),
+    (nan, "v is nan, which JSON does not support"),
     ({"a": [1, inf]}, "v['a'][1] is inf"),
     ([-inf], "v[0] is -inf"),
     (2**64, "v is an integer beyond 64 bits"),
@@ -106,9 +106,9 @@ UNWRITABLE: list[tuple[object, str]] = [
     ([{"a": {None: 1}}], "v[0]['a'] has the key None"),
     ({True: 1}, "v has the key True"),
     ({("a",): 1}, "v has the key ('a',)"),
-    ("\ud800", "v holds half of a surrogate pair"),
-    (["ok", {"k": "a\udfff"}], "v[1]['k'] holds half of a surrogate pair"),
-    ({"\ud800": 1}, r"v, key '\ud800' holds half"),
+    ("\ud800", "v contains a lone surrogate"),
+    (["ok", {"k": "a\udfff"}], "v[1]['k'] contains a lone surrogate"),
+    ({"\ud800": 1}, r"v, key '\ud800' contains a lone"),
     (_cycle(list), "v[0]['self'] contains itself"),
     (_cycle(dict), "v['self'][0] contains itself"),
     ({1, 2}, "v is a builtins.set"),
@@ -124,14 +124,14 @@ UNWRITABLE: list[tuple[object, str]] = [
     ([date(2026, 1, 1)], "v[0] is a datetime.date"),
     (UUID(int=1), "v is a uuid.UUID"),
     (Decimal(1), "v is a decimal.Decimal"),
-    (Data(), "Data, which JSON does not have"),
+    (Data(), "Data, which JSON does not support"),
     ({"d": [Data()]}, "v['d'][0] is a"),
-    (Plain.RED, "Plain, which JSON does not have"),
-    (Point(1, 2), "Point, which JSON does not have"),
+    (Plain.RED, "Plain, which JSON does not support"),
+    (Point(1, 2), "Point, which JSON does not support"),
     (ValueError("x"), "v is a builtins.ValueError"),
     (print, "v is a builtins.builtin_function_or_method"),
     (int, "v is a builtins.type"),
-    (Lookalike(), "Lookalike, which JSON does not have"),
+    (Lookalike(), "Lookalike, which JSON does not support"),
     ([_fragment(b"1")], "v[0] is a orjson.Fragment"),
     (_fragment(b"not json"), "v is a orjson.Fragment"),
     ({Colour.RED: 1}, "v has the key"),
@@ -156,7 +156,7 @@ def test_d3_what_only_the_encoder_refuses_is_a_usage_error_too() -> None:
 
 def test_d3_refusals_say_what_to_do() -> None:
     """The author would know what is wrong, but not how to put it right."""
-    for value, fix in ((Data(), "result_type"), (2**64, "make it a string"), (nan, "use None")):
+    for value, fix in ((Data(), "result_type"), (2**64, "use a string"), (nan, "use None")):
         with pytest.raises(UsageError, match=fix):
             encode_value(value)
 
@@ -305,7 +305,7 @@ def test_d3_what_claims_to_equal_its_written_form_is_refused_all_the_same() -> N
 
         __hash__ = None  # type: ignore[assignment]
 
-    with pytest.raises(UsageError, match="Sly, which JSON does not have"):
+    with pytest.raises(UsageError, match="Sly, which JSON does not support"):
         encode_value(Sly())
 
 
@@ -415,7 +415,7 @@ def test_d3_a_value_too_deep_for_the_stack_at_hand_is_refused_not_a_crash() -> N
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(len(inspect.stack()) + 120)
     try:
-        with pytest.raises(UsageError, match="stack at hand"):
+        with pytest.raises(UsageError, match="available stack"):
             encode_value(value, "v")
     finally:
         sys.setrecursionlimit(limit)

@@ -369,7 +369,7 @@ def test_changed_ticket_is_refused_and_the_others_go_on(tmp_path: Path) -> None:
     write_tickets(path, ("t", "Ada", "Slow", "It is fast now."), calm)
     done = run(path, "--storage", storage)
     assert done.returncode == 1
-    assert "run 'ticket-t' began with other metadata (input)" in done.stdout
+    assert "run 'ticket-t' was started with different metadata (input)" in done.stdout
     assert (storage / "ticket-t.jsonl").read_bytes() == before
     assert sent(storage) == ["ticket-calm"]
 

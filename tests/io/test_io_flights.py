@@ -333,7 +333,7 @@ async def test_d7_an_event_that_two_tools_wait_for_is_refused_before_anybody_is_
             tools.start_soon(ctx.suspend, "approval")
             tools.start_soon(ctx.suspend, "approval")
 
-    with pytest.raises(UsageError, match="'approval' is waited for twice"):
+    with pytest.raises(UsageError, match="two waits have the event name 'approval'"):
         await flow.start(run_id=RUN)
     assert await journal_types(memory) == ["start"]
 
@@ -453,7 +453,7 @@ async def test_misuse_leaves_the_run_open(
 
 async def test_misuse_an_instant_that_is_none(memory: MemoryStorage) -> None:
     """If it fails, a queue that hands on the text of an instant is answered with a traceback."""
-    with pytest.raises(UsageError, match="given_at is an aware datetime, not '2026'"):
+    with pytest.raises(UsageError, match="given_at must be an aware datetime, not '2026'"):
         await resume(memory, RUN, "go", 1, given_at="2026")  # type: ignore[arg-type]
 
 

@@ -184,8 +184,8 @@ async def test_a_bad_source_or_target_is_refused_and_creates_nothing(world: Worl
     for source, target, complaint in (
         ("nobody", RUN, "there is no run 'nobody' to fork"),
         ("source", "source", "already has a journal"),
-        ("../source", RUN, "cannot be a run id"),
-        ("source", "../run", "cannot be a run id"),
+        ("../source", RUN, "is not a valid run id"),
+        ("source", "../run", "is not a valid run id"),
     ):
         with pytest.raises(UsageError, match=complaint):
             await fork(storage, target, source=source, from_offset=1)

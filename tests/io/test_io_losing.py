@@ -81,7 +81,7 @@ async def test_a_suspend_that_could_not_be_written_is_no_suspension(world: World
     with pytest.raises(OSError, match="gone"):
         await flow.start(run_id=RUN)
     assert await journal_types(world.open()) == ["start"]
-    with pytest.raises(UsageError, match="does not wait"):
+    with pytest.raises(UsageError, match="is not waiting for an event"):
         await resume(world.open(), RUN, "ok", 1)
 
 

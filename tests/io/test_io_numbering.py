@@ -85,7 +85,7 @@ async def test_d8_one_full_name_from_two_paths_is_refused(world: World) -> None:
     async def flow(ctx: Context) -> None:
         await ctx.parallel({"x": outer})
 
-    with pytest.raises(UsageError, match="named by two branches"):
+    with pytest.raises(UsageError, match="the same full name in two branches"):
         await flow.start(run_id=RUN)
     assert work.done == ["x / tool:search"]
 
@@ -219,7 +219,7 @@ async def test_d8_two_blocks_at_once_need_different_keys(world: World) -> None:
         async with create_task_group() as group:
             group.start_soon(ctx.parallel, {"x": first})
             await entered.wait()
-            with pytest.raises(UsageError, match="branch 'x' is running already"):
+            with pytest.raises(UsageError, match="branch 'x' is already running"):
                 await ctx.parallel({"y": second, "x": second})
             assert await ctx.parallel({"y": second}) == {"y": "second"}
             leave.set()

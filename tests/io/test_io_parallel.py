@@ -117,7 +117,7 @@ async def test_d7_several_events_open_resume_in_any_order(world: World) -> None:
         outcome = await flow.resume(RUN, event, event.upper())
         open_events.remove(event)
         if open_events:
-            with pytest.raises(UsageError, match="has no place"):
+            with pytest.raises(UsageError, match="is waiting for"):
                 await flow.resume(RUN, "ok:d", 1)
     assert outcome == Success({"a": "OK:A", "b": "OK:B", "c": "OK:C"}, RUN)
 

@@ -314,7 +314,7 @@ async def test_a_suspended_run_is_resumed_not_started(world: World) -> None:
     assert await flow.start(run_id=RUN) == Suspended("ok", RUN)
     with pytest.raises(EventPendingError):
         await flow.start(run_id=RUN)
-    with pytest.raises(UsageError, match="waits for 'ok'; event 'other' has no place"):
+    with pytest.raises(UsageError, match="is waiting for 'ok', not for 'other'"):
         await flow.resume(RUN, "other", 1)
     with pytest.raises(UsageError, match="there is no run 'nobody'"):
         await flow.resume("nobody", "ok", 1)
@@ -366,7 +366,7 @@ async def test_an_event_name_serves_one_wait(world: World) -> None:
     @workflow(storage=world.open())
     async def flow(ctx: Context) -> Any:
         first = await ctx.suspend("ok")
-        with pytest.raises(UsageError, match="waited for twice"):
+        with pytest.raises(UsageError, match="two waits have the event name"):
             await ctx.suspend("ok")
         second = await ctx.suspend("ok:2")
         return [first, second]

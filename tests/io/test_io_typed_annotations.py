@@ -119,7 +119,7 @@ async def test_d3_6_what_says_nothing_is_ignored_alike(annotation: str) -> None:
     body.__annotations__ = {"given": annotation}
     flow = workflow(body, storage=MemoryStorage())
     assert await flow.start({"a": [1]}, run_id=RUN) == Success({"a": [1]}, RUN)
-    with pytest.raises(UsageError, match="JSON does not have"):
+    with pytest.raises(UsageError, match="JSON does not support"):
         await flow.start(LINE, run_id="other")
 
 
@@ -142,7 +142,7 @@ async def test_d3_6_a_class_of_a_function_is_out_of_reach_as_text() -> None:
     def as_text() -> Local:
         return Local(1)
 
-    with pytest.raises(UsageError, match="JSON does not have"):
+    with pytest.raises(UsageError, match="JSON does not support"):
         await kept_by(as_text)
     as_text.__annotations__["return"] = Local
     assert await kept_by(as_text) == Local(1)

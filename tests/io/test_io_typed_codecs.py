@@ -131,7 +131,7 @@ class Forgetful:
     [
         (Bad(LookupError("no words"), 1), 1, "LookupError: no words"),
         (Bad(1, LookupError("no value")), 1, "LookupError: no value"),
-        (Bad({1, 2}, 1), 1, "which JSON does not have"),
+        (Bad({1, 2}, 1), 1, "which JSON does not support"),
         (Bad(float("nan"), 1), 1, "is nan"),
         (Bad(1, "1"), 1, "would come back from from_json as the text '1'"),
         (Bad(1, 2), 1, "would not come back equal from from_json"),

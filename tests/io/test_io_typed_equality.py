@@ -337,10 +337,10 @@ REFUSED: dict[str, tuple[Any, Any, str]] = {
     "not a number under an option": (
         NullNumbers,
         NullNumbers(x=math.nan),
-        "is nan, which JSON cannot write",
+        "is nan, which JSON does not support",
     ),
-    "infinity": (Point, Point(math.inf), "is inf, which JSON cannot write"),
-    "infinity in a model": (Numbers, Numbers(x=math.inf), "is inf, which JSON cannot write"),
+    "infinity": (Point, Point(math.inf), "is inf, which JSON does not support"),
+    "infinity in a model": (Numbers, Numbers(x=math.inf), "is inf, which JSON does not support"),
     "an attribute that was added": (Point, Point(1), ".extra would be lost"),
     "a class that only counts": (dict[str, dt.date], Counter(a=1), "a collections.Counter"),
     "an ordered dict": (dict[str, Decimal], OrderedDict(a=Decimal(1)), "OrderedDict"),

@@ -146,7 +146,7 @@ REFUSED: dict[str, tuple[Any, Any, str]] = {
         " a ",
         "changed by its own",
     ),
-    "not a number": (float, float("nan"), " is nan, which JSON cannot write"),
+    "not a number": (float, float("nan"), " is nan, which JSON does not support"),
     "a missing key": (Block, {"type": "text"}, "it lacks 'text', which Block requires"),
     "an undeclared key": (
         Block,

@@ -142,7 +142,7 @@ async def test_d10_a_bad_run_id_is_refused_everywhere(world: World, run_id: Any)
     if run_id is not None:
         calls.append(lambda: flow.start("done", run_id=run_id))
     for call in calls:
-        with pytest.raises(UsageError, match="cannot be a run id"):
+        with pytest.raises(UsageError, match="is not a valid run id"):
             await call()
     assert [each async for each in world.open().list_runs()] == []
 

@@ -1,4 +1,4 @@
-"""RemoteStorage while its store gives no usable answer, and clients that give what none may."""
+"""RemoteStorage while its store gives no usable response, and clients that give what none may."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ async def test_the_patience_is_a_setting(time: Clock, patience: float) -> None:
         began = time.now
         client.faults.append(Fault.RESET)
         client.read_errors.extend([error] * 100)
-        with pytest.raises(StorageError, match=r"nobody there.*; no usable answer for") as caught:
+        with pytest.raises(StorageError, match=r"nobody there.*; no usable response for") as caught:
             await act
         assert caught.value.run_id == "run-1"
         assert caught.value.__cause__ is error
@@ -120,7 +120,7 @@ async def test_a_store_that_has_never_answered_gets_five_seconds(time: Clock) ->
         client.read_errors.extend([error] * 100)
         client.faults.append(Fault.RESET)
         began = time.now
-        with pytest.raises(StorageError, match="no usable answer"):
+        with pytest.raises(StorageError, match="no usable response"):
             match act:
                 case "read_all":
                     await storage.read_all("run-1")

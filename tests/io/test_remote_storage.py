@@ -327,7 +327,7 @@ async def test_d5_a_deleted_and_restarted_run_is_not_written_by_its_old_session(
         await old.record("llm", result, 1)
         del client.store.objects[KEY]
         async with await start(RemoteStorage(Client(client.store)), "run-1") as new:
-            with pytest.raises(StorageError, match="made anew by somebody else"):
+            with pytest.raises(StorageError, match="recreated by another writer"):
                 await old.record("tool", result, 1)
             await new.complete()
     assert await names(RemoteStorage(client)) == ["start", "complete"]

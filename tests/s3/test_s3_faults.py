@@ -254,7 +254,7 @@ async def test_a_get_that_is_refused_after_a_lost_put_leaves_the_step_to_a_retry
     run = await start(RemoteStorage(client, prefix=PREFIX), "run-1")
     proxy.script(LOST)
     proxy.script(refusal(403, "ExpiredToken"), method="GET")
-    with pytest.raises(StorageError, match="may still land") as caught:
+    with pytest.raises(StorageError, match="may still succeed") as caught:
         await run.record("one", effects, "one")
     assert not caught.value.rolled_back
     with pytest.raises(SessionClosedError):
@@ -298,7 +298,7 @@ async def test_d5_a_put_that_lands_after_the_next_session_changes_nothing(
     effects = Counted()
     run = await start(RemoteStorage(client, prefix=PREFIX, patience=0), "run-1")
     proxy.script(LATE)
-    with pytest.raises(StorageError, match="may have landed all the same"):
+    with pytest.raises(StorageError, match="may have been written all the same"):
         await run.record("one", effects, "one")
     async with await start(RemoteStorage(client, prefix=PREFIX), "run-1") as again:
         assert await again.record("one", effects, "one") == {"name": "one", "call": 2}

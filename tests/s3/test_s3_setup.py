@@ -199,7 +199,7 @@ async def test_a_certificate_that_is_not_trusted_is_named_and_nothing_is_repeate
             said = f"at {url}: the server's certificate is not trusted: .*AWS_CA_BUNDLE"
             with pytest.raises(StorageError, match=said) as caught:
                 await RemoteStorage(client).read_all("run-1")
-            assert "no usable answer for" not in str(caught.value)
+            assert "no usable response for" not in str(caught.value)
             with pytest.raises(StorageError, match=said) as caught:
                 await client.put_object("k", b"1", None)
             assert caught.value.rolled_back
@@ -247,13 +247,13 @@ async def test_a_store_that_is_silent_from_the_start_is_given_up_soon(
     async with S3ObjectStoreClient(bucket, endpoint_url=proxy.url) as client:
         storage = RemoteStorage(client)
         proxy.script(SLOW_DOWN, method="GET")
-        with pytest.raises(StorageError, match="no usable answer for"):
+        with pytest.raises(StorageError, match="no usable response for"):
             await storage.read_all("run-1")
         proxy.script(SLOW_DOWN, method="GET")
-        with pytest.raises(StorageError, match="no usable answer for"):
+        with pytest.raises(StorageError, match="no usable response for"):
             await storage.append("run-1", StartEntry(session=1, timestamp=STAMP))
         proxy.script(SLOW_DOWN, method="GET")
-        with pytest.raises(StorageError, match="no usable answer for"):
+        with pytest.raises(StorageError, match="no usable response for"):
             [name async for name in storage.list_runs()]
         assert await storage.read_all("run-1") == []
         proxy.script(SLOW_DOWN, SLOW_DOWN, method="GET")

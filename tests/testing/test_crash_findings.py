@@ -111,7 +111,7 @@ async def test_state_that_steps_change_beside_their_results() -> None:
 
     message = await finding(shop)
     assert message.startswith(
-        "cancelled after the function of step 'tea', then recovered: step 'order' was asked for "
+        "cancelled after the function of step 'tea', then recovered: step 'order' was requested "
         'with the arguments ["cake"]; uninterrupted with ["tea","cake"]'
     )
     assert "  - it ended with Success(['cake']); uninterrupted with Success(['tea', 'cake'])" in (
