@@ -1,6 +1,6 @@
-r"""Journal lines: bytes to entries and back, torn tails and damage told apart; no files.
+r"""Journal lines: bytes to entries and back, distinguishing torn tails from damage; no files.
 
-The format (D11), one entry a line, compact JSON, ``\n`` at the end:
+The format: one entry per line, compact JSON, ``\n`` at the end:
 
     {"type":"start","session":1,"offset":0,"timestamp":"2026-01-31T12:00:00.000Z","metadata":{"k":1}}
     {"type":"step","session":1,"offset":1,"timestamp":"…","stepId":"llm","name":"llm","result":"hi"}
@@ -11,12 +11,12 @@ The format (D11), one entry a line, compact JSON, ``\n`` at the end:
     {"type":"cancel","session":2,"offset":5,"timestamp":"…","reason":"suspend_timeout_expired"}
 
 Rules:
-- ``offset`` equals the line's position where it is present.
+- ``offset``, if present, equals the line's position.
 - A last line without ``\n`` is an append that never happened: readers skip it.
 - Any other damage is a JournalCorruptionError with the line's number, counted from 1.
 - ``session`` is at most ``MAX_SESSION``.
-- A ``timeout`` is kept as it is written; ``timestamps`` says what is made of it.
-- Unknown fields of known types are kept. A tag or field name is never given a second meaning.
+- A ``timeout`` is stored as written; ``timestamps`` interprets it.
+- Unknown fields of known types are preserved. A type or field name never gets a second meaning.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ _BRIEF.maxstring = _BRIEF.maxother = 80
 
 @final
 class Journal(Immutable, kw_only=True):
-    """What a journal's bytes hold: its entries, and the number of bytes their whole lines take.
+    """A decoded journal: its entries, and ``whole``, the number of bytes of its complete lines.
 
-    Bytes past ``whole`` are a torn tail, to be truncated away by the next writer.
+    Bytes past ``whole`` are a torn last line, which the next writer truncates.
     """
 
     entries: list[Entry]
@@ -72,9 +72,9 @@ class Journal(Immutable, kw_only=True):
 
 
 def decode_journal(data: bytes, *, first_offset: int = 0) -> Journal:
-    """Read a journal, or the part of one that begins with entry ``first_offset``.
+    """Decode a journal, or the part of one that begins with entry ``first_offset``.
 
-    Raises JournalCorruptionError for any damage but a torn last line.
+    Raise JournalCorruptionError for any damage except a torn last line.
     """
     entries: list[Entry] = []
     begin, offset = 0, first_offset
@@ -86,7 +86,10 @@ def decode_journal(data: bytes, *, first_offset: int = 0) -> Journal:
 
 
 def decode_line(line: bytes, offset: int) -> Entry:
-    """Read the line at ``offset`` (from 0, without its newline). Raises JournalCorruptionError."""
+    """Decode the line at ``offset`` (counted from 0), passed without its newline.
+
+    Raise JournalCorruptionError for a damaged line.
+    """
     try:
         found = decode_value(line)
     except ValueError as error:
@@ -97,12 +100,12 @@ def decode_line(line: bytes, offset: int) -> Entry:
     session = members.get("session")
     timestamp = members.get("timestamp")
     if type(session) is not int or not 0 <= session <= MAX_SESSION:
-        _corrupt(offset, f"session is {_show(session)}, not a number of 0 to 2**53 - 1")
+        _corrupt(offset, f"session is {_show(session)}, not a number from 0 to 2**53 - 1")
     if type(timestamp) is not str:
         _corrupt(offset, f"timestamp is {_show(timestamp)}, not text")
     position = members.get("offset", offset)
     if type(position) is not int or position != offset:
-        _corrupt(offset, f"offset is {_show(position)} where {offset} belongs")
+        _corrupt(offset, f"offset is {_show(position)}, expected {offset}")
     kind = members.get("type")
     build = _BUILDERS.get(kind) if type(kind) is str else None
     if build is None:
@@ -114,7 +117,7 @@ def decode_line(line: bytes, offset: int) -> Entry:
 
 
 def encode_entry(entry: Entry, offset: int) -> bytes:
-    """Write ``entry`` as the line at ``offset``, newline included."""
+    """Encode ``entry`` as the line at ``offset``, including the newline."""
     members: dict[str, Any] = {
         "type": entry.type,
         "session": entry.session,
@@ -162,7 +165,7 @@ def encode_entry(entry: Entry, offset: int) -> bytes:
 
 
 def _encode_escaped(members: dict[str, Any]) -> bytes:
-    """Write a line that holds lone surrogates, as they were read from a journal of JavaScript."""
+    """Encode a line with lone surrogates, as read from a journal written by JavaScript."""
     written = (rewrite_value(key) + b":" + rewrite_value(each) for key, each in members.items())
     return b"{" + b",".join(written) + b"}\n"
 
@@ -180,7 +183,7 @@ def _corrupt(offset: int, why: str) -> NoReturn:
 
 
 def _show(value: object) -> str:
-    """Quote the offending part of a line, which may be as long and deep as its author liked."""
+    """Quote the damaged part of a line, shortened, whatever its length and depth."""
     return _BRIEF.repr(value)
 
 
@@ -222,7 +225,7 @@ class _Fields:
         return value
 
     def text_if_any(self, key: str) -> str | None:
-        """Take text; what else somebody may have put there is none of ours."""
+        """Return the text; None for any other value, which another tool may have written."""
         value = self._members.get(key)
         if type(value) is not str:
             return None
@@ -230,7 +233,7 @@ class _Fields:
         return value
 
     def is_true(self, key: str) -> bool:
-        """Take ``true``; what else somebody may have put there is none of ours."""
+        """Return whether the value is ``true``; another tool may have written anything else."""
         found = self._members.get(key) is True
         if found:
             self._taken.add(key)
@@ -247,7 +250,7 @@ class _Fields:
                 _corrupt(self._offset, f"source is {_show(other)}, not a run id and an offset")
 
     def payload(self, key: str) -> bytes:
-        """Take a value; JavaScript writes none for ``undefined``, which is null here."""
+        """Return a value as JSON text; JavaScript omits ``undefined``, which is null here."""
         raw = self.optional_payload(key)
         return b"null" if raw is None else raw
 
@@ -259,12 +262,12 @@ class _Fields:
 
 
 def _plain_step(data: bytes, begin: int, end: int, offset: int) -> StepEntry | None:
-    """Take the line ``data[begin:end]`` if it is a step as this library writes it, as most are.
+    """Decode the line ``data[begin:end]`` if it is a step in this library's format, as most are.
 
-    Where what stands before the first ``,"result":`` is an object once it is closed, and what
-    stands behind it is a value once the last brace is gone, the line is that object with that value
-    as its last member, proved by the parser itself. Any other line, damaged or only unusual, is
-    left to ``decode_line``.
+    If the part before the first ``,"result":`` is an object once it is closed, and the part after
+    it is a value once the last brace is removed, then the line is that object with that value as
+    its last member; the parser itself proves both. Any other line, damaged or only unusual, is left
+    to ``decode_line``.
     """
     cut = data.find(_RESULT, begin, end)
     if cut < 0 or data[end - 1] != _BRACE:
@@ -290,25 +293,25 @@ def _plain_step(data: bytes, begin: int, end: int, offset: int) -> StepEntry | N
 
 
 def _notes(data: bytes, begin: int, end: int) -> bytes:
-    """Cut the notes out of the head of a step, which is an object once it is closed.
+    """Return the notes in the head of a step, which is an object once it is closed.
 
-    Raises ValueError where they do not stand in one piece between the members that every entry has
-    and those of a step, or might hold such names themselves.
+    Raise ValueError unless they are contiguous between the members of every entry and those of a
+    step, and cannot contain such names themselves.
     """
     before = _BEFORE_NOTES.match(data, begin, end)
     behind = data.find(_STEP_ID, begin, end)
     if before is None or behind < before.end() or data.rfind(_STEP_ID, begin, end) != behind:
-        raise ValueError("notes in another place")
+        raise ValueError("notes in another position")
     notes = data[before.end() : behind]
     if b"{" in notes or b"\\" in notes or not _AFTER_NOTES.fullmatch(data, behind, end):
-        raise ValueError("notes that have to be read")
+        raise ValueError("notes that have to be decoded")
     return b"{" + notes + b"}"
 
 
 def _slice(line: bytes, members: dict[str, Any], key: str) -> bytes | None:
-    """Cut the value of ``key`` out of the line as it stands, where that can be proved right.
+    """Return the text of the value of ``key`` in the line, if that can be proved correct.
 
-    A value keeps its spelling that way (``1.0`` or ``1e0``, escapes), which a fork copies.
+    That preserves the spelling of a value (``1.0`` or ``1e0``, escapes), which a fork copies.
     """
     marker = b',"%b":' % key.encode()
     if next(reversed(members)) != key or line.count(marker) != 1 or not line.endswith(b"}"):

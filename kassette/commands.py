@@ -105,7 +105,7 @@ class Record(Immutable):
 class StepSucceeded(Immutable):
     """Report: the function of a running step returned ``result``.
 
-    It took ``attempts``; ``errors`` are those of the last that failed.
+    ``attempts`` is their number, ``errors`` are those of the last failed ones.
     """
 
     step_id: str
@@ -167,7 +167,7 @@ class LeaveParallel(Immutable):
 
 @final
 class Complete(Immutable):
-    """The workflow returned ``result``, which is noted where JSON holds it and it is small."""
+    """The workflow returned ``result``, which is recorded if it is JSON and small enough."""
 
     result: object | Unset = UNSET
 
@@ -176,7 +176,7 @@ class Complete(Immutable):
 class Fail(Immutable):
     """The workflow raised; ``name`` is the exception's type, ``stack`` its traceback.
 
-    ``notes`` say which step's error it is, if it is one's.
+    ``notes`` name the step that raised the error, if one did.
     """
 
     message: str

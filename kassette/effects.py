@@ -35,10 +35,10 @@ class Opened(Immutable):
 
 @final
 class Diverged(Immutable):
-    """Tell whoever looks on that workflow and journal part at ``step_id``.
+    """Notify the observers that workflow and journal diverge at ``step_id``.
 
-    ``passed_over`` are recorded steps that the workflow should have asked for before; without any,
-    the step is replayed after one that was recorded later.
+    ``passed_over`` are the recorded steps that the workflow should have requested first; if it is
+    empty, the step is replayed after one that was recorded later.
     """
 
     step_id: str

@@ -1,9 +1,8 @@
-"""The seven kinds of journal entry as immutable values, complete at birth; no bytes of a line here.
+"""The seven kinds of journal entry as immutable values; their encoding is in ``codec``.
 
-Values that callers put into the journal (a step's result, an event's payload, metadata) are held as
-the JSON text they are written as and decoded anew on every access. So an entry cannot be changed
-through what it hands out, two sessions never share an object, and a long journal costs the memory
-of its text alone.
+Values from callers (a step's result, an event's payload, metadata) are stored as their JSON text
+and decoded on every access. So an entry cannot be changed through a value that it returns, two
+sessions never share an object, and a long journal only takes the memory of its text.
 """
 
 from __future__ import annotations
@@ -16,27 +15,27 @@ from kassette.values import decode_value, encode_value, json_equal
 
 @final
 class Unset:
-    """The type of UNSET, which says that an optional value was not given (None is a value)."""
+    """The type of UNSET, which means that an optional value was not given (None is a value)."""
 
     def __repr__(self) -> str:
         return "UNSET"
 
 
 UNSET: Final = Unset()
-"""Says that an optional value was not given; None is a value."""
+"""Means that an optional value was not given; None is a value."""
 
 
 MAX_SESSION: Final = 2**53 - 1
-"""The highest session number: the last that every reader of JSON keeps exact."""
+"""The highest session number: the largest integer that every JSON parser reads exactly."""
 
 
 class BaseEntry(Immutable, kw_only=True):
-    """What every entry has.
+    """The fields that every entry has.
 
-    ``session`` is the number of the session that wrote it, ``timestamp`` the ISO 8601 UTC instant,
-    ``offset`` its position in the journal counted from 0 (None until storage assigned one), and
-    ``extra_json`` an object of all other fields, kept as they were found: notes for people (see
-    ``kassette.notes``), and what this version does not know.
+    ``session`` is the number of the session that wrote it, ``timestamp`` its ISO 8601 UTC instant,
+    ``offset`` its position in the journal, counted from 0 (None until a storage has assigned it).
+    ``extra_json`` is a JSON object of all other fields, unchanged: notes for people (see
+    ``kassette.notes``), and fields that this version does not know.
     """
 
     type: ClassVar[str]
@@ -48,15 +47,15 @@ class BaseEntry(Immutable, kw_only=True):
 
     @property
     def extra(self) -> dict[str, Any]:
-        """The fields that replay has no use for, decoded anew."""
+        """The fields that replay does not need, as a new dict."""
         return cast("dict[str, Any]", decode_value(self.extra_json))
 
     def at(self, offset: int) -> Self:
-        """Give the same entry at ``offset``."""
+        """Return the same entry at ``offset``."""
         return self.replace(offset=offset)
 
     def in_session(self, session: int) -> Self:
-        """Give the same entry as written by ``session``, not yet at an offset."""
+        """Return the same entry as written by ``session``, without an offset."""
         return self.replace(session=session, offset=None)
 
     def _equals(self, other: Self) -> bool:
@@ -79,7 +78,7 @@ class BaseEntry(Immutable, kw_only=True):
 
 @final
 class ForkSource(Immutable, kw_only=True):
-    """Where a forked run came from: the entries of ``run_id`` before offset ``from_offset``."""
+    """The source of a forked run: the entries of ``run_id`` before offset ``from_offset``."""
 
     run_id: str
     from_offset: int
@@ -89,10 +88,10 @@ class ForkSource(Immutable, kw_only=True):
 class StartEntry(BaseEntry, kw_only=True):
     """A session begins.
 
-    ``version`` is present where the caller gave one, ``metadata_json`` on the first entry of a run
-    that has metadata, ``source`` on the session that continues a fork. ``writer`` is a token unique
-    to the session: it tells two writers of the same session number apart (D5). ``workflow`` names
-    the workflow that the session runs, where one does.
+    ``version`` is the one that the caller passed, ``metadata_json`` is on the first entry of a run
+    that has metadata, and ``source`` on the session that continues a fork; otherwise they are None.
+    ``writer`` is a token unique to the session, which distinguishes two writers of the same session
+    number. ``workflow`` is the name of the workflow, if the session runs one.
     """
 
     type: ClassVar[str] = "start"
@@ -105,13 +104,13 @@ class StartEntry(BaseEntry, kw_only=True):
 
     @property
     def metadata(self) -> Any:
-        """The caller's metadata, decoded anew; None where there is none (see ``metadata_json``)."""
+        """The caller's metadata, as a new object; None if there is none (see ``metadata_json``)."""
         return None if self.metadata_json is None else decode_value(self.metadata_json)
 
 
 @final
 class StepEntry(BaseEntry, kw_only=True):
-    """A step's result; ``step_id`` is the full name with its number, ``name`` the name without."""
+    """A step's result; ``step_id`` is the full name with its number, ``name`` without it."""
 
     type: ClassVar[str] = "step"
 
@@ -123,7 +122,7 @@ class StepEntry(BaseEntry, kw_only=True):
     def of(
         cls, *, session: int, timestamp: str, step_id: str, name: str, result: object
     ) -> StepEntry:
-        """Record a value. Raises UsageError, naming the step, if JSON cannot hold it (D3)."""
+        """Return the entry for ``result``. Raise UsageError, naming the step, if it is not JSON."""
         result_json = encode_value(result, f"the result of step {step_id!r}")
         return cls(
             session=session,
@@ -135,7 +134,7 @@ class StepEntry(BaseEntry, kw_only=True):
 
     @property
     def result(self) -> Any:
-        """The recorded value, decoded anew."""
+        """The recorded value, as a new object."""
         return decode_value(self.result_json)
 
 
@@ -143,8 +142,8 @@ class StepEntry(BaseEntry, kw_only=True):
 class SuspendEntry(BaseEntry, kw_only=True):
     """The session waits for event ``waiting_for``, until ``timeout`` (ISO 8601) if there is one.
 
-    ``more`` says that it waits for further events, whose entries follow: without them the
-    suspension is not whole, and the run not suspended.
+    ``more`` means that it waits for further events, whose entries follow: without them the
+    suspension is incomplete, and the run is not suspended.
     """
 
     type: ClassVar[str] = "suspend"
@@ -174,7 +173,7 @@ class ResumeEntry(BaseEntry, kw_only=True):
         value: object,
         notes: bytes = b"{}",
     ) -> ResumeEntry:
-        """Record a payload. Raises UsageError, naming the event, if JSON cannot hold it (D3)."""
+        """Return the entry for ``value``. Raise UsageError, naming the event, if it is not JSON."""
         return cls(
             session=session,
             timestamp=timestamp,
@@ -185,13 +184,13 @@ class ResumeEntry(BaseEntry, kw_only=True):
 
     @property
     def value(self) -> Any:
-        """The payload, decoded anew."""
+        """The payload, as a new object."""
         return decode_value(self.value_json)
 
 
 @final
 class CompleteEntry(BaseEntry, kw_only=True):
-    """Terminal: the workflow returned; ``result_json`` is what, where that is on record."""
+    """Terminal: the workflow returned; ``result_json`` is its result, if that is recorded."""
 
     type: ClassVar[str] = "complete"
 
@@ -199,7 +198,7 @@ class CompleteEntry(BaseEntry, kw_only=True):
 
     @property
     def result(self) -> Any:
-        """What the workflow returned, decoded anew; None where it is not on record."""
+        """The workflow's result, as a new object; None if it is not recorded."""
         return None if self.result_json is None else decode_value(self.result_json)
 
 
@@ -231,9 +230,9 @@ Entry: TypeAlias = (
 """Any journal entry."""
 
 SUSPEND_TIMEOUT_EXPIRED: Final = "suspend_timeout_expired"
-"""The reason of a cancel entry that a passed deadline wrote."""
+"""The reason in the cancel entry of a run whose deadline has passed."""
 
 
 def is_terminal(entry: Entry) -> TypeGuard[TerminalEntry]:
-    """Tell whether ``entry`` ends a run: complete, error or cancel."""
+    """Return whether ``entry`` ends a run: complete, error or cancel."""
     return isinstance(entry, (CompleteEntry, ErrorEntry, CancelEntry))

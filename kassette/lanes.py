@@ -1,20 +1,21 @@
-"""Where workflow and journal part: a step that is renamed, removed or reordered; it only reports.
+"""Detects where workflow and journal diverge: a renamed, removed or moved step; it only reports.
 
-A lane is what one task asks for on one branch, one thing after another. In a lane the order of
-steps depends on recorded results alone, so a replay asks in the order of the journal; between
-lanes nothing is known about the order.
+A lane is the sequence of steps that one task requests on one branch. Within a lane the order of
+steps depends only on recorded results, so a replay requests them in the order of the journal; the
+order between lanes is not known.
 
 Rules:
-- The task that runs a branch is its main lane. Other tasks are numbered as they first ask. A step's
-  note says its lane: the branch path, ``#`` and that number; nothing for the workflow's own task.
-- Another task takes over the recorded lane of the first recorded step that it asks for. Until then
-  nothing is known of it, and nothing reported.
-- A step that runs while its lane has recorded steps that were not asked for passes these over.
-- A step that is replayed after one that stands behind it in its lane is out of order.
-- Of a recorded session's steps those count that a note says was running beside another (one task
-  may have several attempts open) or that failed before it: these have no order.
-- Steps without notes (of the original, of older releases) are of no lane.
-- Interchangeable calls are of no lane: which call gets which number means nothing.
+- The task that runs a branch is its main lane. Other tasks are numbered in the order of their first
+  request. A step's note names its lane: the branch path, ``#`` and that number; nothing for the
+  workflow's own task.
+- Another task takes over the recorded lane of the first recorded step that it requests. Until then
+  nothing is known about it, and nothing is reported.
+- A step that runs while its lane has recorded steps that were not requested passes these over.
+- A step that is replayed after a later one of its lane is out of order.
+- Recorded steps whose notes say that they ran concurrently with another (one task may have several
+  attempts open), or that others failed before them, have no order.
+- Steps without notes (of the TypeScript kassette, or of older releases) are in no lane.
+- Interchangeable calls are in no lane: which call gets which number means nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from kassette.naming import BranchPath
 from kassette.notes import MOST_IDS, is_begun_only, step_notes_of
 
 INTERCHANGEABLE: Final = "#"
-"""The lane noted of interchangeable calls, which have none."""
+"""The recorded lane of interchangeable calls, which have none."""
 
 
 @final
@@ -47,7 +48,7 @@ class Lanes:
         self._last: dict[str, int] = {}
 
     def replays(self, entry: StepEntry, path: BranchPath, caller: Hashable, *, aside: bool) -> bool:
-        """Take note of a replayed step; return whether it is out of the order of its lane."""
+        """Record a replayed step; return whether it is out of order in its lane."""
         past = self._past()
         step_id = entry.step_id
         self._asked.add(step_id)
@@ -64,7 +65,7 @@ class Lanes:
         return at < last
 
     def asked(self, step_id: str) -> None:
-        """Take note of a replayed step that is of no lane."""
+        """Record a replayed step that is in no lane."""
         self._asked.add(step_id)
 
     def runs(
@@ -87,7 +88,7 @@ class Lanes:
         return lane, tuple(islice(passed, MOST_IDS))
 
     def not_asked_for(self) -> list[str]:
-        """Return the recorded steps that the session has not asked for, in the journal's order."""
+        """Return the recorded steps that the session has not requested, in journal order."""
         if len(self._asked) == len(self._recorded):
             return []
         left = (step_id for step_id in self._recorded if step_id not in self._asked)
@@ -113,7 +114,7 @@ class Lanes:
 
 @final
 class _Past:
-    """The recorded steps by lane; ``open`` are those not asked for yet."""
+    """The recorded steps by lane; ``open`` are those not requested yet."""
 
     __slots__ = ("lanes", "open", "unordered")
 

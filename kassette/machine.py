@@ -1,27 +1,27 @@
 """The state machine of one session of one run; every state is assigned here and nowhere else.
 
-A machine is made from a plain list of entries. Commands go in, effects come out; time is an
-argument; a command costs O(1). A command that is refused raises and changes nothing.
+A machine is created from a list of entries. Commands go in, effects come out; time is an argument;
+a command costs O(1). A command that is refused raises and changes nothing.
 
-Opening (D4). The driver has read the journal. ``opening`` takes the reference's steps on it; then a
-``start`` is appended. If storage gives it another offset than the number of entries read, somebody
-wrote in between: the journal, whose prefix the new session has now frozen, is read again, and the
-steps are taken again on what stands before our ``start``. A run whose deadline has passed gets a
-``cancel`` then, and ``Resume`` appends the payload unless the journal holds one, which wins.
+Opening. The driver has read the journal. ``opening`` applies its rules to it; then a ``start`` is
+appended. If the storage returns another offset than the number of entries read, another session has
+written in between: the journal, which older sessions can no longer extend, is read again, and the
+rules are applied again to the entries before our ``start``. If the run's deadline has passed, a
+``cancel`` follows; ``Resume`` appends the payload unless the journal already has one, which wins.
 
-Steps and waits. ``steps`` numbers and replays, ``waits`` says who has suspended and who was told.
+Steps and waits. ``steps`` numbers and replays; ``waits`` tracks who has suspended and was notified.
 
-Suspending (D7). A wait raises SuspendError in its own task at once. The ``suspend`` entries are
+Suspending. A wait raises SuspendError in its own task immediately. The ``suspend`` entries are
 written when the workflow's function has ended, no step is running and no parallel block is open, so
-they are the last entries of the session. Without a function (a session driven by hand) the first
+they are the last entries of the session. Without a function (a session driven by hand), the first
 wait with nothing in flight is written before it raises.
 
-Releasing. What storage holds for the session is given up once, when the session ends, and only if
-its ``start`` landed: the number of a session that was never opened may be somebody else's.
+Releasing. Locks and buffers of the session are released once, when it ends, and only if its
+``start`` was written: the number of a session that was never opened may belong to another one.
 
-Losing the session. An append that failed and left nothing behind (``rolled_back``) fails its own
-caller only. After any other failure nobody knows what the journal holds, so the session is lost;
-it says so to every later call, and a new session finds out by reading.
+Losing the session. An append that failed without leaving anything behind (``rolled_back``) only
+fails for its own caller. After any other failure the contents of the journal are unknown, so the
+session is lost; every later call raises that, and a new session reads what was recorded.
 """
 
 from __future__ import annotations
@@ -88,9 +88,10 @@ class _Handler(Protocol):
 
 @final
 class Machine:
-    """One session of run ``run_id``, whose journal holds ``entries``.
+    """The state machine of one session of run ``run_id``, whose journal has ``entries``.
 
-    Raises UsageError for a run id that cannot be one (D10).
+    Send it commands with ``handle``, and perform the effects that it returns. Raise UsageError for
+    an invalid run id.
     """
 
     def __init__(self, run_id: str, entries: Sequence[Entry]) -> None:
@@ -105,16 +106,17 @@ class Machine:
 
     @classmethod
     def opened(cls, run_id: str, entries: Sequence[Entry], *, strict: bool = False) -> Machine:
-        """Take up the session whose ``start`` is the newest one in ``entries``.
+        """Return a machine for the open session whose ``start`` is the newest in ``entries``.
 
-        For a journal whose last session is certainly one's own: a fork just created, or a test.
-        Raises UsageError for a journal without a session, TerminalRunError for a run that is over,
-        EventPendingError for a suspended one.
+        Use it only if the last session is certainly your own: for a new fork, or in a test. With
+        ``strict``, steps are refused where workflow and journal diverge. Raise UsageError for a
+        journal without a session, TerminalRunError for a run that has ended, and EventPendingError
+        for a suspended one.
         """
         machine = cls(run_id, entries)
         check_not_over(machine._recorded, run_id)
         if not entries:
-            raise UsageError("an empty journal has no session to take up", run_id=run_id)
+            raise UsageError("an empty journal has no session to continue", run_id=run_id)
         if machine._recorded.suspended_on is not None:
             raise EventPendingError(machine._recorded.suspended_on, run_id=run_id)
         machine._session = machine._recorded.session
@@ -124,12 +126,12 @@ class Machine:
 
     @property
     def state(self) -> State:
-        """Where the session stands."""
+        """The state of the session."""
         return self._state
 
     @property
     def ended(self) -> bool:
-        """Whether the session can do nothing more."""
+        """Whether the session has ended."""
         return self._state in ENDED
 
     @property
@@ -139,41 +141,41 @@ class Machine:
 
     @property
     def metadata(self) -> Any:
-        """The run's metadata, decoded anew; None where there is none."""
+        """The run's metadata, as a new object; None if there is none."""
         raw = self._recorded.metadata_json
         return None if raw is None else decode_value(raw)
 
     @property
     def waiting_for(self) -> str | None:
-        """The event that the run's status names once this session has suspended, if it waits."""
+        """The event in the run's status once this session has suspended; None without a wait."""
         return self._waits.waiting_for
 
     def has_suspended(self, path: BranchPath) -> bool:
-        """Tell whether the branch ``path``, or one around it, may begin nothing new."""
+        """Return whether the branch ``path``, or one around it, may begin nothing new."""
         return self._state is State.SUSPENDED or self._waits.suspended(path)
 
     def was_told(self, caller: Hashable) -> bool:
-        """Tell whether ``caller`` has been raised a SuspendError of this session."""
+        """Return whether ``caller`` has got a SuspendError of this session."""
         return self._waits.was_told(caller)
 
     @property
     def in_flight(self) -> bool:
-        """Whether something is still to be written: a step, or what a parallel block does."""
+        """Whether a step is running or being appended, or a parallel block is open."""
         return self._steps.in_flight or self._waits.in_parallel
 
     @property
     def lost_to(self) -> BaseException | None:
-        """The error that ended the session, where one did."""
+        """The error with which the session was lost; None if it was not."""
         return self._lost_to
 
     def handle(self, command: Command, *, now: datetime) -> list[Effect]:
-        """Decide ``command`` at the instant ``now`` (aware).
+        """Return the effects of ``command`` at the aware instant ``now``.
 
-        Raises a KassetteError where the rules refuse the command; then nothing has changed.
+        Raise a KassetteError if the command is refused; then nothing has changed.
         """
         try:
             if now.tzinfo is None:
-                raise UsageError("a naive datetime names no instant; pass one with a time zone")
+                raise UsageError("a naive datetime is ambiguous; pass one with a time zone")
             if type(command) not in self._row:
                 raise refusal(command, self._state, self.run_id, self._waits, self._lost_to)
             return self._HANDLERS[type(command)](self, command, now)
@@ -196,7 +198,7 @@ class Machine:
         return [Append(entry)]
 
     def _after_start(self, command: Command, now: datetime) -> list[Effect]:
-        """Go on once the own ``start`` is in the journal and nothing unread stands before it."""
+        """Continue after our ``start`` is in the journal and everything before it was read."""
         if self._cancels:
             self._go(command, State.CANCELLING)
             return [Append(cancel_entry(self._session, now))]
@@ -340,7 +342,7 @@ class Machine:
         return effects if answer is None else [*effects, answer]
 
     def _settle(self, command: Command, now: datetime) -> list[Effect]:
-        """Write the waits once nothing else can be written any more (D7)."""
+        """Write the waits when nothing else can be written any more."""
         if self._state is State.SUSPENDING and not self._is_busy():
             return self._suspend(command, now)
         return []

@@ -1,4 +1,4 @@
-"""The entries by which a session marks its beginning, its event and its end, as commands ask."""
+"""The entries with which a session records its beginning, its event and its end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from kassette.timestamps import format_timestamp
 from kassette.values import decode_value, encode_value, json_equal, writable_text
 
 MOST_RESULT: Final = 2**20
-"""How many bytes of JSON a workflow's result may have to be written."""
+"""The largest workflow result that is recorded, in bytes of JSON."""
 
 
 def opening_entry(
@@ -36,7 +36,7 @@ def opening_entry(
     recorded: Recorded,
     cancels: bool,
 ) -> StartEntry:
-    """Return the entry that opens a session, noting how it was opened and what it delivers."""
+    """Return the entry that opens a session; it notes how it was opened and what it delivers."""
     opened, delivers = "start", None
     if isinstance(command, Resume):
         opened = "resume"
@@ -66,13 +66,13 @@ def resume_entry(command: Resume, session: int, now: datetime) -> ResumeEntry:
 
 
 def _delivery(command: Resume, recorded: ResumeEntry | None) -> dict[str, Any]:
-    """Return the note of what a session delivers, and of a value that came too late to count."""
+    """Return the note on what a session delivers, and on a value that is ignored as too late."""
     noted: dict[str, Any] = {"event": plain_text(command.event_name)}
     if recorded is None:
         return noted
     try:
         given = encode_value(command.value)
-    except ValueRefusedError:  # it does not count anyhow
+    except ValueRefusedError:  # it is ignored anyway
         given = b""
     if not given or not json_equal(recorded.value, decode_value(given)):
         noted["ignored"] = sha256(given).hexdigest()[:16]
@@ -84,7 +84,7 @@ def _delivery(command: Resume, recorded: ResumeEntry | None) -> dict[str, Any]:
 def ending_entry(
     command: Complete | Fail, session: int, now: datetime, passed_over: list[str]
 ) -> CompleteEntry | ErrorEntry:
-    """Return the entry that ends a run, noting recorded steps that were not asked for."""
+    """Return the entry that ends a run; it notes recorded steps that were not requested."""
     if isinstance(command, Complete):
         return _complete_entry(command, session, now, passed_over)
     return _error_entry(command, session, now, passed_over)
@@ -93,9 +93,9 @@ def ending_entry(
 def _complete_entry(
     command: Complete, session: int, now: datetime, passed_over: list[str]
 ) -> CompleteEntry:
-    """Return the entry that ends a run well, with its result where JSON holds it and it is small.
+    """Return the entry that completes a run, with its result if that is JSON and small enough.
 
-    Nothing needs it: it is for whoever asks later, so one that cannot be written is left out.
+    Replay does not need the result; it is for later readers, so one that is not JSON is omitted.
     """
     result_json = None
     if not isinstance(command.result, Unset):
@@ -119,7 +119,7 @@ def cancel_entry(session: int, now: datetime) -> CancelEntry:
 
 
 def _error_entry(command: Fail, session: int, now: datetime, passed_over: list[str]) -> ErrorEntry:
-    """Return the entry that ends a run by a failure."""
+    """Return the entry that ends a run with a failure."""
     return ErrorEntry(
         session=session,
         timestamp=format_timestamp(now),

@@ -1,14 +1,14 @@
-"""What an entry says beside what replay needs: who wrote it, since when, and beside what else.
+"""What an entry records beyond what replay needs: who wrote it, when it began, what ran meanwhile.
 
 Notes are for people and for ``kassette.evidence``; docs/journal-format.md lists each with its
 writer and its reader.
 
 Rules:
-- A note is an optional member of its entry, held in ``extra_json`` like any that this version does
-  not know. A journal without notes replays the same: the only rule that reads them is that of
-  ``lanes``, which reports that workflow and journal part and changes no result.
-- A note that is not what it should be is as good as none: what is not noted is unknown.
-- Notes are bounded in number and length, whatever a program throws at them.
+- A note is an optional member of its entry, stored in ``extra_json`` like any member that this
+  version does not know. A journal without notes replays the same: only ``lanes`` reads them, which
+  reports where workflow and journal diverge and changes no result.
+- A malformed note is ignored: what is not noted is unknown.
+- Notes are bounded in number and length, whatever a program passes.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from kassette.values import rewrite_value, writable_text
 
 NO_NOTES: Final = b"{}"
 MOST_IDS: Final = 50
-"""How many step ids a note lists at most."""
+"""The largest number of step ids in a note."""
 MOST_ERRORS: Final = 3
-"""How many failed attempts of a step are noted, the last ones."""
+"""How many failed attempts of a step are recorded: the last ones."""
 MOST_TEXT: Final = 200
-"""How many characters of an error's message are noted."""
+"""How many characters of an error's message are recorded."""
 
 _BEGUN_ONLY: Final = len('{"startedAt":"2026-01-31T12:00:00.000Z"}')
 
 
 class FailedAttempt(NamedTuple):
-    """An attempt of a step that failed: the error's type and message, and how long it took."""
+    """A failed attempt of a step: the error's type and message, and how long it took."""
 
     name: str
     message: str
@@ -41,7 +41,7 @@ class FailedAttempt(NamedTuple):
 
     @classmethod
     def of(cls, error: BaseException, seconds: float) -> FailedAttempt:
-        """Describe ``error``, whose own ``str`` may fail."""
+        """Return the description of ``error``, even if its ``__str__`` raises."""
         try:
             message = str(error)
         except Exception:
@@ -49,14 +49,14 @@ class FailedAttempt(NamedTuple):
         return cls(type(error).__name__, shortened(message), round(seconds, 3))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the form that is noted."""
+        """Return the form in the journal."""
         return {"name": self.name, "message": self.message, "seconds": self.seconds}
 
 
 class Running(NamedTuple):
     """A step that was running: since when (ISO 8601), in which attempt, after which error.
 
-    None is unknown, or in the case of ``last_error`` that there was none.
+    None means unknown or, for ``last_error``, that there was none.
     """
 
     step_id: str
@@ -65,7 +65,7 @@ class Running(NamedTuple):
     last_error: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the form that is noted."""
+        """Return the form in the journal."""
         return _without_none(
             stepId=self.step_id,
             startedAt=self.started_at,
@@ -75,7 +75,7 @@ class Running(NamedTuple):
 
     @classmethod
     def read(cls, said: object) -> Running | None:
-        """Return what ``said`` describes, None if that is no running step."""
+        """Return the running step that ``said`` describes, or None if it is malformed."""
         if not isinstance(said, dict):
             return None
         members = cast("dict[str, object]", said)
@@ -91,7 +91,7 @@ class Running(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a session found of one that never ended: its process, what ran, what it left torn."""
+    """What a session found of one that never ended: its process, its steps, and a torn line."""
 
     session: int | None = None
     pid: int | None = None
@@ -100,7 +100,7 @@ class Found(NamedTuple):
     torn: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the form that is noted."""
+        """Return the form in the journal."""
         running = [each.to_json() for each in self.running]
         return _without_none(
             session=self.session,
@@ -112,7 +112,7 @@ class Found(NamedTuple):
 
 
 class StepNotes(NamedTuple):
-    """When a step was first called, its attempts, what ran beside it and what had failed before."""
+    """When a step was first called, its attempts, concurrent steps, and earlier failed steps."""
 
     started_at: str | None
     attempts: int | None
@@ -123,7 +123,7 @@ class StepNotes(NamedTuple):
 
 
 class StartNotes(NamedTuple):
-    """Which process wrote a session, by what code, how it was opened and what it found."""
+    """Which process and code wrote a session, how it was opened, and what it found."""
 
     host: str | None
     pid: int | None
@@ -135,7 +135,7 @@ class StartNotes(NamedTuple):
 
 
 def write_notes(notes: Mapping[str, Any]) -> bytes:
-    """Return ``extra_json`` for notes; those that are None or empty are left out."""
+    """Return ``extra_json`` for notes, without those that are None or empty."""
     kept = {key: value for key, value in notes.items() if value is not None and value != []}
     return rewrite_value(kept) if kept else NO_NOTES
 
@@ -166,7 +166,7 @@ def step_notes(
 
 
 def is_begun_only(extra_json: bytes) -> bool:
-    """Return whether a step's notes, as ``step_notes`` writes them, say when it began, no more."""
+    """Return whether a step's notes, as ``step_notes`` writes them, have only its start time."""
     return len(extra_json) == _BEGUN_ONLY and extra_json.startswith(b'{"startedAt":"')
 
 
@@ -200,7 +200,7 @@ def start_notes_of(entry: Entry) -> StartNotes:
 
 
 def notes_of(entry: Entry) -> Mapping[str, Any]:
-    """Return all members of an entry that replay has no use for."""
+    """Return all members of an entry that replay does not need."""
     return {} if entry.extra_json == NO_NOTES else entry.extra
 
 
@@ -226,7 +226,7 @@ def running_of(listed: object) -> tuple[Running, ...]:
 
 
 def shortened(text: str) -> str:
-    """Return text that may be noted: writable, and not longer than a note is."""
+    """Return text that is valid for a note: encodable, and shortened to ``MOST_TEXT``."""
     if len(text) > MOST_TEXT:
         text = text[: MOST_TEXT - 1] + "…"
     return writable_text(text)

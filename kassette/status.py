@@ -27,7 +27,7 @@ from kassette.immutable import Immutable
 class Completed(Immutable):
     """The status of a run whose workflow returned.
 
-    The returned value itself is not in the journal; the last step's result usually is close to it.
+    ``CompleteEntry.result`` has the returned value, if it was recorded.
     """
 
     status: ClassVar[str] = "completed"

@@ -4,20 +4,21 @@ A map for newcomers:
 
 - ``workflows``  the decorator that makes an async function durable
 - ``context``    steps, waits, sleeps and parallel branches inside it
-- ``attempts``, ``streaming``  steps in two halves, and item by item
-- ``observing``  who looks on
+- ``attempts``, ``streaming``  steps whose work is not a function, and item by item
+- ``observing``  callbacks for what happens in sessions
 - ``lifecycle``  ``start``, ``resume`` and ``fork``: sessions without the wrapper
 - ``run``        one open session; ``driver`` performs the machine's effects
-- ``calling``, ``branches``, ``settling``  who asks, and what ends when a function does
-- ``typed``      values of declared types, by way of ``_values``; ``declaring`` says of which
-- ``results``    what came of a workflow
-- ``storages``   what a storage promises, and the three that keep it
-- ``loops``      what asyncio and trio do not do alike
-- ``testing``    workflows crashed everywhere, or replayed from a journal; a suite for storages
+- ``calling``, ``branches``, ``settling``  calls of steps, parallel branches, and how they end
+- ``typed``      values of declared types, implemented in ``_values``
+- ``declaring``, ``noting``  checks of a workflow's function, and what a session notes about itself
+- ``results``    the results of a workflow
+- ``storages``   the storage protocols and the three built-in storages
+- ``loops``      the differences between asyncio and trio
+- ``testing``    crash tests and journal replay for workflows; a conformance suite for storages
 - ``pytest_plugin``  the fixture ``kassette_journal`` and its options
 
-Everything that decides is in ``kassette``, which knows no event loop and no file. What workflow
-authors need of it is exported from here as well.
+Every decision is made in ``kassette``, which knows no event loop and no files. The names in it that
+workflow authors need are exported from here as well.
 """
 
 from typing import TYPE_CHECKING

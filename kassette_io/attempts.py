@@ -42,24 +42,24 @@ class _Step(Protocol):
 
 
 class _Session(Protocol):
-    """What the second half of a step needs of its session."""
+    """The part of a session that ends a step."""
 
     async def succeed_step(self, step_id: str, result: Any, typed: TypedValue | None) -> Any:
-        """Record the result of a step that was begun."""
+        """Record the result of a step that has begun."""
         ...
 
     async def fail_step(self, step_id: str, error: BaseException) -> None:
-        """Take note that a step has ended without a result."""
+        """Record that a step has ended without a result."""
         ...
 
     def drop_step(self, step_id: str, error: BaseException) -> None:
-        """Do as ``fail_step``, without waiting."""
+        """Record it as ``fail_step`` does, without waiting."""
         ...
 
 
 @final
 class Half:
-    """The second half of a step: how its attempt ends."""
+    """How an attempt of a step ends."""
 
     __slots__ = ("_run", "_step_id", "_typed")
 
@@ -69,15 +69,15 @@ class Half:
         self._typed = typed
 
     async def succeed(self, value: Any) -> Any:
-        """Record ``value`` and return what the journal holds."""
+        """Record ``value`` and return it as decoded from the journal."""
         return await self._run.succeed_step(self._step_id, value, self._typed)
 
     async def fail(self, error: BaseException) -> None:
-        """Take note that the step has no result."""
+        """Record that the step has no result."""
         await self._run.fail_step(self._step_id, error)
 
     def let_go(self, error: BaseException) -> None:
-        """Do as ``fail``, without waiting."""
+        """Fail the step as ``fail`` does, without waiting."""
         self._run.drop_step(self._step_id, error)
 
 

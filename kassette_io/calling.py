@@ -1,13 +1,13 @@
-"""How a step's function is called: its context, its attempts, its time limit; no journal here.
+"""Calls a step's function: its context, its attempts, its timeout; no journal here.
 
 Rules:
-- A step's function runs in a copy of its caller's context, so that what it sets there is gone when
-  it returns, on the first run as on replay. The copy says which steps it is inside of.
-- All attempts of a step are one call here. A time limit bounds each of them.
-- A step whose function has to be awaited is a ``Flight``: once its branch, or one around it, has
-  suspended it is held, and no cancellation of its caller reaches it any more, because what it does
-  may be paid for. Before that, a cancellation of the caller is a cancellation of the step. Under
-  asyncio, where nothing holds off ``Task.cancel``, it flies in a task of its own.
+- A step's function runs in a copy of its caller's context, so variables that it sets are gone when
+  it returns, live and on replay. The copy records which steps it is inside of.
+- All attempts of a step are one call here. The timeout applies to each of them.
+- A step whose function is awaited is a ``Flight``: once its branch, or one around it, has
+  suspended, it is held, and a cancellation of its caller no longer reaches it, because its work may
+  cost money. Before that, cancelling the caller cancels the step. Under asyncio, where nothing can
+  block ``Task.cancel``, it runs in its own task.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 @final
 class Call:
-    """A function, its arguments and how often and how long it may be tried; ``seconds`` each."""
+    """A function, its arguments, its retry schedule, and its timeout per attempt in ``seconds``."""
 
     __slots__ = (
         "args",
@@ -56,12 +56,12 @@ class Call:
         self.step_id = ""
         self.attempts = 1
         self.errors: list[FailedAttempt] = []
-        """The errors of the attempts that failed last."""
+        """The errors of the last failed attempts."""
         self.on_failed_attempt: Callable[[int, Exception, float | None], None] | None = None
 
     @property
     def is_simple(self) -> bool:
-        """Whether the function is called once, without a time limit, and is not ``async def``."""
+        """Whether the function is called once, without a timeout, and is not ``async def``."""
         if self.retry is not None or self.seconds is not None:
             return False
         code = getattr(self.fn, "__code__", None)
@@ -111,14 +111,14 @@ class Flight:
         self.scope: Any = None
 
     def hold(self) -> None:
-        """Let no cancellation of the caller reach the step from now on."""
+        """Protect the step from a cancellation of its caller from now on."""
         self.held = True
         if self.scope is not None:
             self.scope.shield = True
 
 
 class Owner(Protocol):
-    """What a step belongs to: a session of a run."""
+    """The session that a step belongs to."""
 
     @property
     def run_id(self) -> str:
@@ -127,7 +127,7 @@ class Owner(Protocol):
 
 
 _INSIDE: ContextVar[tuple[tuple[Owner, str], ...]] = ContextVar("kassette_inside", default=())
-"""The sessions and ids of the steps whose functions are running, the innermost last."""
+"""The sessions and ids of the steps whose functions are running; the innermost is last."""
 
 
 CURRENT: ContextVar[Any] = ContextVar("kassette_context", default=None)
@@ -135,7 +135,7 @@ CURRENT: ContextVar[Any] = ContextVar("kassette_context", default=None)
 
 
 def context_inside(owner: Owner, step_id: str) -> Context:
-    """Return a copy of the current context that says it is inside of this step."""
+    """Return a copy of the current context, marked as inside of this step."""
     context = copy_context()
     context.run(_INSIDE.set, (*_INSIDE.get(), (owner, step_id)))
     context.run(CURRENT.set, None)
@@ -143,7 +143,7 @@ def context_inside(owner: Owner, step_id: str) -> Context:
 
 
 def go_inside(owner: Owner, step_id: str) -> Callable[[], None]:
-    """Say in the current context that it is inside of this step; return what takes that back."""
+    """Mark the current context as inside of this step; return a function that undoes it."""
     inside, around = _INSIDE.get(), CURRENT.get()
     _INSIDE.set((*inside, (owner, step_id)))
     CURRENT.set(None)
@@ -156,13 +156,13 @@ def go_inside(owner: Owner, step_id: str) -> Callable[[], None]:
 
 
 def check_outside(owner: Owner, kind: str, what: object) -> None:
-    """Raise UsageError inside of a step of ``owner``: a replay would not ask for ``what``."""
+    """Raise UsageError inside of a step of ``owner``: a replay would not request ``what``."""
     for session, step_id in _INSIDE.get():
         if session is owner:
             raise UsageError(
-                f"{kind} {what!r} was asked for inside of step {step_id!r}, which a replay does "
-                "not run: its result would go to a later call. Take steps one after another, and "
-                "hand results on as arguments",
+                f"{kind} {what!r} was requested inside of step {step_id!r}, but a replay does not "
+                "run that step, so its result would go to a later call. Run steps one after "
+                "another, and pass results on as arguments",
                 run_id=owner.run_id,
             )
 
@@ -180,7 +180,7 @@ async def _await(awaitable: Awaitable[T]) -> T:
 
 @types.coroutine
 def in_context(context: Context, coroutine: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
-    """Await ``coroutine`` in the running task, each of its turns inside of ``context``."""
+    """Await ``coroutine`` in the running task, with each of its steps run inside of ``context``."""
     step: Callable[[Any], Any] = coroutine.send
     value: Any = None
     while True:

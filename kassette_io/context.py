@@ -1,10 +1,10 @@
-"""What a workflow function works with: steps, waits, sleeps and parallel branches of its run.
+"""The context of a workflow function: steps, waits, sleeps and parallel branches of its run.
 
 Rules:
-- Steps of a branch belong to the branch's own context (D8). Calling the surrounding context from
-  inside a branch is refused: what runs beside it would shift its numbering.
-- A parallel block waits for every branch (``branches`` says what becomes of it).
-- A step goes on when its task is cancelled because a sibling has suspended.
+- Steps of a branch belong to the branch's own context. Using the outer context inside a branch is
+  refused: concurrent branches would shift its numbering.
+- A parallel block waits for every branch (``branches`` decides its outcome).
+- A step continues when its task is cancelled because a sibling has suspended.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ Events = Callable[[str], TypedValue | None]
 
 @final
 class Context:
-    """The durable side of one workflow function, or of one branch of it.
+    """The context of a workflow function, or of one branch of it.
 
-    ``run_id`` is the same in every session; ``input`` is what ``start`` was first given.
+    ``run_id`` is the same in every session; ``input`` is what was passed to the first ``start``.
     """
 
     def __init__(self, run: Run, input: Any, events: Events, path: BranchPath = ()) -> None:
@@ -110,13 +110,14 @@ class Context:
     ) -> Any:
         """Return the recorded result of this step, or run ``fn(*args)`` and record what it returns.
 
-        Does as ``Run.record``, in this branch. With ``retry``, failed attempts are repeated in
-        memory; only the result of the one that succeeds is journaled (D13), and if none does, the
-        last error is raised and the step may be tried again. ``timeout``, in seconds, bounds each
-        attempt of an async function: one that takes longer is cancelled and raises TimeoutError.
+        It works as ``Run.record`` does, in this branch. With ``retry``, failed attempts are retried
+        in memory; only the result of the successful one is journaled. If none succeeds, the last
+        error is raised and the step may be called again. ``timeout`` is the limit of each attempt
+        of an async function, in seconds: an attempt that takes longer is cancelled and raises
+        TimeoutError.
 
-        Raises as ``Run.record`` does, and UsageError for the context of another branch or a timeout
-        that is no duration.
+        Raise what ``Run.record`` raises, and UsageError for the context of another branch or an
+        invalid timeout.
         """
         self._check_branch()
         if timeout is not None:
@@ -124,7 +125,7 @@ class Context:
                 after(_clock.now(), timeout)
         if retry is not None and type(retry) is not Retry:
             raise UsageError(
-                f"step {brief(name)} was given retry={brief(retry)}; pass a Retry, as in "
+                f"step {brief(name)} got retry={brief(retry)}; pass a Retry, for example "
                 "retry=Retry(3)",
                 run_id=self.run_id,
             )
@@ -140,17 +141,17 @@ class Context:
     async def begin(
         self, name: str, *, result_type: Any = None, interchangeable: bool = False
     ) -> Recorded | Attempt:
-        """Begin a step whose work is no function to call: a stream, a transport, a callback.
+        """Begin a step whose work is not a function: a stream, a transport, a callback.
 
-        Returns ``Recorded`` with the result if the journal has it. If not, returns an open
+        Return ``Recorded`` with the result if the journal has it. Otherwise return an open
         ``Attempt``: do the work inside of ``async with attempt:`` and end it with
-        ``await attempt.succeed(value)``. A block that is left without it, or by an exception, has
+        ``await attempt.succeed(value)``. A block that ends without that, or with an exception, has
         failed, and nothing is recorded. ``result_type`` and ``interchangeable`` are those of
         ``step``.
 
         Unlike a step's function, the work is cancelled with its task when a sibling suspends.
 
-        Raises as ``step`` does.
+        Raise what ``step`` raises.
         """
         self._check_branch()
         return await self._run.begin_at(self._path, name, result_type, interchangeable)
@@ -167,20 +168,20 @@ class Context:
         max_bytes: int = MAX_BYTES,
         begin: Begin | None = None,
     ) -> Stream:
-        """Record a step whose result comes item by item, and hand every item on as it comes.
+        """Record a step whose result arrives item by item, and pass on each item immediately.
 
-        ``async with ctx.stream("llm", ask) as items:`` gives an async iterator over the items of
+        ``async with ctx.stream("llm", ask) as items:`` yields an async iterator over the items of
         ``source(*args)``, which is (or awaits to, or opens as an async context manager) an async
-        iterable. They are recorded when the block is left in peace: what was not taken by then is
-        read first. On replay the same items come again. A block that is left by an exception or a
+        iterable. They are recorded when the block ends normally; remaining items are read first. On
+        replay the same items are yielded again. A block that ends with an exception or a
         cancellation records nothing, and neither does one whose source has failed.
 
-        Items are JSON, or what ``item_type`` declares. ``fold`` makes the recorded value of them,
-        as ``result_type`` declares it, ``unfold`` makes items of that again. ``items.result`` is
-        what was recorded. At most ``max_bytes`` of items are held.
-        ``begin`` is for contexts that stand for this one.
+        Items are JSON, or of the type ``item_type``. ``fold`` turns the list of items into the
+        value to record, of the type ``result_type``, and ``unfold`` turns that into items again.
+        ``items.result`` is the recorded value. ``max_bytes`` limits the JSON of all items.
+        ``begin`` is for contexts that wrap this one.
 
-        Raises as ``step`` does when it is entered and left, whatever ``source`` raises, and
+        Entering and leaving the block raise what ``step`` raises, whatever ``source`` raises, and
         StreamTooLargeError.
         """
         self._check_branch()
@@ -195,13 +196,14 @@ class Context:
     async def suspend(
         self, event_name: str, *, timeout: Timeout | None = None, reason: str | None = None
     ) -> Any:
-        """Give the event's payload if it has arrived; suspend the run if not.
+        """Return the event's payload if it has arrived; suspend the run if not.
 
-        Does as ``Run.wait_for_event``; the payload is rebuilt as the type that ``events`` declares.
-        Event names are not prefixed with the branch: they are what ``resume`` is called with.
+        It works as ``Run.wait_for_event`` does; the payload is decoded as the type declared in
+        ``events``. Event names get no branch prefix: pass the same name to ``resume``. ``timeout``
+        is seconds or a timedelta from now, an aware datetime, or ISO 8601 text with its offset.
 
-        Raises SuspendError, which must escape; UsageError for a bad or reused name, a timeout that
-        names no instant, an empty reason.
+        Raise SuspendError, which must escape; UsageError for an invalid or reused name, an invalid
+        timeout, or an empty reason.
         """
         self._check_branch()
         with naming_run(self.run_id):
@@ -209,14 +211,14 @@ class Context:
         return await self._run.wait_at(self._path, name, timeout, reason, self._events(name))
 
     async def sleep(self, seconds: float) -> None:
-        """Wait until ``seconds`` after the first time this was reached, across crashes.
+        """Sleep for ``seconds``, counted from the first time this call was reached.
 
-        Never longer than ``seconds``, whatever became of the clock meanwhile.
+        A crash does not restart the delay: the wake time is journaled as the step
+        ``delay:{milliseconds}ms``. It never sleeps longer than ``seconds``, even if the clock was
+        changed. For waits that may outlive the process, suspend with a timeout and let a timer
+        resume the run.
 
-        The wake time is journaled as the step ``delay:{milliseconds}ms`` (D13). For waits that may
-        outlive the process, suspend with a timeout and let a timer resume the run.
-
-        Raises UsageError for a number that is no duration.
+        Raise UsageError for a negative or too large number of seconds.
         """
         with naming_run(self.run_id):
             wake = after(_clock.now(), seconds)
@@ -230,15 +232,15 @@ class Context:
     async def parallel(
         self, branches: Mapping[str, Callable[[Context], Awaitable[T]]]
     ) -> dict[str, T]:
-        """Run every branch at once, each with a context of its own; give their results by key.
+        """Run all branches concurrently, each with its own context; return their results by key.
 
-        Steps of branch ``x`` are named ``x:<name>``. Keys are non-empty and hold neither ``#`` nor
-        ``:``. All branches are waited for. If one has suspended, the block suspends; otherwise the
-        error of the first failed branch in the order of the keys is raised, with the others noted
-        on it.
+        Steps of branch ``x`` are named ``x:<name>``. Keys are non-empty and contain neither ``#``
+        nor ``:``. The block waits for all branches. If one has suspended, the block suspends;
+        otherwise the error of the first failed branch, in the order of the keys, is raised, with
+        the others as notes.
 
-        Raises SuspendError, a branch's own error, UsageError for a bad key, or for what is no async
-        function.
+        Raise SuspendError, a branch's own error, and UsageError for an invalid key or a value that
+        is not an async function.
         """
         self._check_branch()
         with naming_run(self.run_id):
@@ -284,7 +286,7 @@ class Context:
                 raise
 
     def is_misplaced(self, other: Context) -> bool:
-        """Return whether ``other`` is a context of the same run, and of another branch."""
+        """Return whether ``other`` is a context of the same run but of another branch."""
         return other._run is self._run and other._path != self._path
 
     def _check_branch(self) -> None:
@@ -292,31 +294,31 @@ class Context:
         if current is not None and current._path and current.is_misplaced(self):
             raise UsageError(
                 f"branch {':'.join(current._path)!r} used the context of "
-                f"{':'.join(self._path) or 'the workflow'!r}; use the context that the branch "
-                "function is given, so that its steps get numbers of their own",
+                f"{':'.join(self._path) or 'the workflow'!r}; use the context that is passed to "
+                "the branch's function, so that its steps are numbered separately",
                 run_id=self.run_id,
             )
 
 
 def current_context() -> Context | None:
-    """Return the context of the workflow that the current task works for.
+    """Return the context of the workflow in which the current task runs, or None.
 
-    Inside of a branch it is the branch's; None inside of a step's function, where the run must not
-    be used, and outside of any workflow. Tasks that the workflow starts have the workflow's.
+    Inside of a branch it is the branch's context. It is None inside of a step's function, where the
+    run must not be used, and outside of any workflow. Tasks started by the workflow inherit it.
     """
     context: Context | None = CURRENT.get()
     return context
 
 
 def _instant(recorded: object) -> datetime:
-    """Read a wake time: ISO 8601, or milliseconds since 1970 as JavaScript writes them."""
+    """Parse a wake time: ISO 8601, or milliseconds since 1970 as JavaScript writes them."""
     if isinstance(recorded, (int, float)):
         return datetime.fromtimestamp(recorded / 1000, UTC)
     return parse_timestamp(str(recorded))
 
 
 def _sole(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Give the only exception inside nested groups, or the group."""
+    """Return the only exception inside nested groups, or the group."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
         error = error.exceptions[0]  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]

@@ -1,12 +1,12 @@
-"""Drives a machine: asks it, performs the effects, reports back; knows no step and no workflow.
+"""Drives a machine: sends commands, performs effects, reports back; knows no step or workflow.
 
 Rules for every await here:
-- An append is waited for to its end (D2). None begins while a cancellation is pending. One that
-  arrives meanwhile is felt at the next await: a step whose entry has landed gives its result, as
-  it will on replay. A storage that breaks off all the same leaves its outcome unknown, and the
-  machine takes the session as lost.
-- Effects are performed in the order given; when one fails, the rest is dropped.
-- Whatever ends a session releases what storage holds for it (D14).
+- The driver always waits until an append has finished. None begins while a cancellation is pending.
+  A cancellation that arrives during an append takes effect at the next await: a step whose entry
+  was written returns its result, as it will on replay. If a storage is interrupted nevertheless,
+  the outcome is unknown, and the machine considers the session lost.
+- Effects are performed in order; when one fails, the rest are dropped.
+- However a session ends, its lock and buffers in the storage are released.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from kassette_io.storages.protocol import BatchStorage, SessionStorage
 
 
 class Driver:
-    """A machine, the storage that it works on, and the steps that are in flight."""
+    """A machine, its storage, and the steps in flight."""
 
     def __init__(
         self, machine: Machine, storage: SessionStorage, observers: Sequence[Observer] = ()
@@ -60,7 +60,7 @@ class Driver:
         self._flights: set[Flight] = set()
         self._at_rest: Event | None = None
         self._forgotten: dict[str, ref[Attempt]] = {}
-        """Attempts whose block has not been entered: nobody works on these."""
+        """Attempts whose block has not been entered, so their work has not begun."""
         self._watch = Watch(observers, machine) if observers else None
         self._recorder = recorder(storage, machine)
 
@@ -78,7 +78,7 @@ class Driver:
             await self._at_rest.wait()
 
     async def come_to_rest(self) -> None:
-        """Wait until what is in flight has ended and is recorded, whatever is cancelled."""
+        """Wait until all steps in flight have ended and are recorded, despite cancellations."""
         if self._machine.in_flight and not self._machine.ended:
             await finish(self._come_to_rest)
 
@@ -102,9 +102,9 @@ class Driver:
         return effects
 
     async def _report(self, command: Command, *, failing: bool = False) -> None:
-        """Tell the machine, and do what it answers even while being cancelled.
+        """Send a command and perform its effects, even while being cancelled.
 
-        A cancellation is felt then, unless ``failing``: an error is on its way out already.
+        A cancellation takes effect afterwards, unless ``failing``: another error is being raised.
         """
         effects = self._handle(command)
         if not effects:
@@ -121,7 +121,7 @@ class Driver:
             await self._report(command, failing=True)
 
     def _let_go(self, command: Command) -> None:
-        """Tell the machine, and release without waiting: nobody drives this coroutine any more."""
+        """Send a command, and release without waiting: this coroutine is no longer driven."""
         if any(isinstance(effect, Release) for effect in self._handle(command)):
             self._storage.abandon(self.run_id, self._machine.session)
             if self._watch is not None:
@@ -166,7 +166,7 @@ class Driver:
         return given
 
     async def _append_all(self, entries: list[Entry]) -> list[Effect]:
-        """Append several entries, in one go where storage can; report each."""
+        """Append several entries, together if the storage supports it; report each."""
         storage = self._storage
         effects: list[Effect] = []
         try:
@@ -200,6 +200,6 @@ class Driver:
 
 
 def _taken(waiting: list[Effect]) -> Iterator[Entry]:
-    """Take the appends that come next."""
+    """Remove and yield the appends that come next."""
     while waiting and isinstance(waiting[-1], Append):
         yield cast("Append", waiting.pop()).entry

@@ -1,4 +1,4 @@
-"""How a session is opened: ``start``, ``resume`` and ``fork``; the rules are the machine's."""
+"""Opens sessions: ``start``, ``resume`` and ``fork``; the rules are in the machine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from kassette_io.storages.protocol import Storage, as_session_storage
 
 
 def create_run_id() -> str:
-    """Give a fresh run id, a random UUID. Any string that ``check_run_id`` allows will do."""
+    """Return a new run id, a random UUID. Any string that ``check_run_id`` accepts works too."""
     from uuid import uuid4  # the only use of a slow import
 
     return str(uuid4())
@@ -42,17 +42,16 @@ async def start(
     metadata: object | Unset = UNSET,
     observers: Sequence[Observer] = (),
 ) -> Run:
-    """Open a session: of a new run, or of one that stopped, which goes on where it was.
+    """Open a session of a new run, or recover a run, which resumes where it left off.
 
-    ``version`` names the shape of the caller's code, not in empty text, and is checked against the
-    journal's first.
-    ``metadata`` (JSON) is stored with a new run and, where given, checked on recovery.
-    ``observers`` are told what happens in the session.
+    ``version`` is a non-empty text that identifies the shape of the caller's code; it must equal
+    the first one in the journal. ``metadata`` (JSON) is stored with a new run and, if given,
+    compared on recovery. ``observers`` are called for what happens in the session.
 
-    Raises, before anything runs: UsageError for a bad argument, TerminalRunError if the run is
-    over, VersionMismatchError, EventPendingError if it waits for an event, MetadataMismatchError,
-    RunCancelledError if a deadline has passed, WriteContentionError or FencedError if somebody else
-    has the run, StorageError, JournalCorruptionError.
+    Raise, before anything runs: UsageError for an invalid argument, TerminalRunError if the run has
+    ended, VersionMismatchError, EventPendingError if it waits for an event, MetadataMismatchError,
+    RunCancelledError if a deadline has passed, WriteContentionError or FencedError if another
+    session has the run, StorageError, JournalCorruptionError.
     """
     command = start_command(metadata, version)
     return await open_session(storage, run_id, command, checked(observers))
@@ -71,12 +70,13 @@ async def resume(
 ) -> Run:
     """Open a session that delivers ``value`` (JSON) as ``event_name``.
 
-    Safe to repeat: a value that the journal holds already wins, and nothing is written twice.
-    ``given_at`` is the (aware) instant at which the answer was given, where that was earlier, say
-    because the run was busy then: that, and not now, has to be before the deadline. ``by`` is
-    written with the event and says, in free text, who gave it.
+    It is safe to repeat: a value already in the journal wins, and nothing is written twice.
+    ``given_at`` is the (aware) instant at which the answer was given, if that was earlier, for
+    example because the run was busy; that instant, not the current time, must be before the
+    deadline. ``by`` is recorded with the event: a free text that names who gave it.
 
-    Raises as ``start`` does, and UsageError if the run does not wait for this event.
+    Raise what ``start`` raises except EventPendingError, and UsageError if the run does not wait
+    for this event.
     """
     command = resume_command(event_name, value, version, given_at, by)
     return await open_session(storage, run_id, command, checked(observers))
@@ -92,12 +92,12 @@ async def fork(
     version: str | None = None,
     observers: Sequence[Observer] = (),
 ) -> Run:
-    """Open a session of a new run that begins with the entries of ``source`` below the cut.
+    """Open a session of a new run that begins with the entries of ``source`` before a fork point.
 
-    The cut is ``from_offset``, or the first step with ``from_step_id``; the entry at the cut is not
-    copied. The source is only read. The built-in storages create the new journal in one go (D12).
+    The fork point is ``from_offset``, or the first step with ``from_step_id``; the entry there is
+    not copied. The source is only read. The built-in storages create the new journal atomically.
 
-    Raises UsageError for an unknown source, cut or a target that exists; StorageError.
+    Raise UsageError for an unknown source or fork point, or a target that exists; StorageError.
     """
     return await open_fork(
         storage, new_run_id, source, from_offset, from_step_id, version, checked(observers)
@@ -114,7 +114,7 @@ async def open_fork(
     observers: Sequence[Observer],
     asking: Asking = NOBODY,
 ) -> Run:
-    """Do as ``fork``, for the workflow that asks."""
+    """Fork as ``fork`` does, on behalf of a workflow."""
     new_run_id, source = check_run_id(new_run_id), check_run_id(source)
     sessions = as_session_storage(storage)
     with naming_run(source):
@@ -144,7 +144,7 @@ async def open_fork(
 
 
 def start_command(metadata: object | Unset, version: str | None, asking: Asking = NOBODY) -> Start:
-    """Return the command that opens a session, with a token of its own."""
+    """Return the command that opens a session, with a new token."""
     notes = session_notes(asking.code)
     return Start(metadata, version, _token(), asking.workflow, notes, asking.strict)
 
@@ -157,7 +157,7 @@ def resume_command(
     by: str | None,
     asking: Asking = NOBODY,
 ) -> Resume:
-    """Return the command that opens a session with an event, with a token of its own."""
+    """Return the command that opens a session with an event, with a new token."""
     return Resume(
         event_name,
         value,
@@ -179,9 +179,9 @@ async def open_session(
     *,
     revise: Callable[[Start, Sequence[Entry]], Start] | None = None,
 ) -> Run:
-    """Read the journal, then open a session as ``command`` says.
+    """Read the journal, then open a session with ``command``.
 
-    ``revise`` may change a ``Start`` by what the journal holds, or refuse it.
+    ``revise`` may change a ``Start`` according to the journal, or refuse it.
     """
     run_id = check_run_id(run_id)
     sessions = as_session_storage(storage)
@@ -211,5 +211,5 @@ def _with_found(command: Start | Resume, left: Found | None) -> Start | Resume:
 
 
 def _token() -> str:
-    """Give a token unique to a session, by which its ``start`` entry is known (D5)."""
+    """Return a token unique to a session, which identifies its ``start`` entry."""
     return os.urandom(16).hex()

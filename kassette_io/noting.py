@@ -1,6 +1,6 @@
-"""What a session notes of itself: process, library, code, and which step an error came from.
+"""What a session notes about itself: process, library, code, and which step raised an error.
 
-Nothing here decides anything; ``kassette.notes`` says what notes are.
+Nothing is decided here; ``kassette.notes`` defines notes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MARK: Final = "__kassette_step__"
 
 
 class Asking(NamedTuple):
-    """Who asks for a session: a workflow's name, its code, and whether steps have to match."""
+    """Who opens a session: a workflow's name, its code, and whether steps must match."""
 
     workflow: str | None = None
     code: str | None = None
@@ -37,7 +37,7 @@ NOBODY: Final = Asking()
 
 
 def session_notes(code: str | None = None) -> dict[str, Any]:
-    """Return which process, and which code, opens a session."""
+    """Return the notes on the process and the code that open a session."""
     return {"host": _host(), "pid": os.getpid(), "lib": f"kassette-py/{VERSION}", "code": code}
 
 
@@ -52,10 +52,10 @@ def _host() -> str:
 
 
 def fingerprint(fn: Any) -> str | None:
-    """Return a short fingerprint of a function's own code; None where it has none.
+    """Return a short fingerprint of a function's own code; None if it has none.
 
-    Code that it calls has no part in it. Each minor version of Python compiles in its own way, so
-    the fingerprint begins with it.
+    The code that it calls is not included. The minor version of Python comes first, because each
+    compiles differently.
     """
     while isinstance(fn, partial):
         fn = cast("Any", fn).func
@@ -147,18 +147,18 @@ _MOST_RUNNING: Final = 8
 
 
 def warn_diverged(run_id: str, diverged: Diverged) -> None:
-    """Log that workflow and journal part."""
+    """Log a warning that workflow and journal diverge."""
     from logging import getLogger
 
     passed = diverged.passed_over
     getLogger("kassette").warning(
-        "workflow and journal of run %r part at step %r: %s. A step that was renamed, removed or "
-        "moved since the run was recorded is not found, and runs again under its new name",
+        "workflow and journal of run %r diverge at step %r: %s. A step that was renamed since the "
+        "run was recorded is not found in the journal, and runs again under its new name",
         run_id,
         diverged.step_id,
         f"the recorded {', '.join(map(repr, passed))} should have come first"
         if passed
-        else "it was recorded before a step that was asked for earlier",
+        else "it was recorded before a step that was requested earlier",
     )
 
 
@@ -170,13 +170,13 @@ class _FailedStep(NamedTuple):
 
 
 def mark(error: BaseException, run_id: str, step_id: str, attempts: int, path: BranchPath) -> None:
-    """Note on ``error`` which step it came from, unless it came through one already."""
+    """Mark ``error`` with the step that raised it, unless it is marked already."""
     with suppress(Exception):
         vars(error).setdefault(_MARK, _FailedStep(run_id, step_id, attempts, ":".join(path)))
 
 
 def failure_notes(error: BaseException, run_id: str) -> dict[str, Any]:
-    """Return which step of the run ``error``, or what it was raised from, came from."""
+    """Return the notes on the step of the run that raised ``error`` or one of its causes."""
     seen: BaseException | None = error
     for _ in range(_LONGEST_CHAIN):
         if isinstance(seen, BaseExceptionGroup):

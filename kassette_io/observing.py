@@ -73,7 +73,7 @@ class Observer:
         """Handle a step that ended without a result: by its error, or by a cancellation."""
 
     def diverged(self, session: SessionInfo, step_id: str, passed_over: Sequence[str]) -> None:
-        """Hear that workflow and journal part at a step: something was renamed, removed or moved.
+        """Handle a divergence of workflow and journal at a step that was renamed, removed or moved.
 
         ``passed_over`` are recorded steps that should have been asked for before; without any, the
         step was recorded before one that was asked for earlier.

@@ -1,9 +1,9 @@
 """One open session of a run: steps, waits and its end, as commands to the machine; decides nothing.
 
-Rules (those for every await are ``driver``'s):
-- A step's function has no part in the journal until it has returned, so no step may be taken, and
-  no parallel block begun, inside of it. A wait may: it ends the step, which runs again after it.
-- What ``on_replay`` raises is logged and goes no further: who looks on decides nothing.
+Rules (those for every await are in ``driver``):
+- A step's function leaves no trace in the journal until it has returned, so inside of it no other
+  step and no parallel block is allowed. A wait is: it ends the step, which runs again afterwards.
+- An exception from ``on_replay`` is logged and not raised: an observer cannot influence the run.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ from kassette_io.typed import TypedValue, ValueCodec, annotated_value, typed_val
 T = TypeVar("T")
 
 OnReplay = Callable[[T], object]
-"""Called with a replayed result, before the step returns; may be sync or async."""
+"""A function, sync or async, that is called with a replayed result before the step returns."""
 
 _REPLAYS_PER_CHECKPOINT: Final = 64
 _TURNS_TO_SPEAK_UP: Final = 8
@@ -80,10 +80,11 @@ _TURNS_TO_SPEAK_UP: Final = 8
 
 @final
 class Run(Driver):
-    """An open session. Made by ``start``, ``resume`` and ``fork``; never directly.
+    """An open session, returned by ``start``, ``resume`` and ``fork``; do not create it yourself.
 
-    Close it: ``complete``, ``fail`` or ``aclose``, or use it with ``async with``, which closes it
-    without ending the run. A session left open keeps the run's lock until it is collected.
+    End it with ``complete``, ``fail`` or ``aclose``, or use it with ``async with``, which closes it
+    without ending the run. A session that is not closed holds the run's lock until it is garbage
+    collected.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class Run(Driver):
 
     @property
     def metadata(self) -> Any:
-        """What the first ``start`` was given as metadata, decoded anew; None if nothing was."""
+        """The metadata passed to the first ``start``, as a new object; None if there was none."""
         return self._machine.metadata
 
     @property
@@ -117,17 +118,17 @@ class Run(Driver):
 
     @property
     def state(self) -> State:
-        """Where the session stands."""
+        """The state of the session."""
         return self._machine.state
 
     @property
     def was_told(self) -> bool:
-        """Whether the session's own task has been raised a SuspendError."""
+        """Whether the session's own task has got a SuspendError."""
         return self._machine.was_told(ref(self._home))
 
     @property
     def lost_to(self) -> BaseException | None:
-        """The error that took the session away (a fence, a failed disk); None if none did."""
+        """The error with which the session was lost (a fence, a failed disk), or None."""
         return self._machine.lost_to
 
     @overload
@@ -174,21 +175,21 @@ class Run(Driver):
     ) -> Coroutine[Any, Any, Any]:
         """Return the recorded result of this step, or run ``fn(*args)`` and record what it returns.
 
-        ``name`` is non-empty and holds no ``#``; the *n*-th call of a name is the step ``name#n``.
-        A call that failed does not count: repeating it is the same step again. Calls of one name
-        may not overlap, unless they are ``interchangeable``: the name says everything that the
-        result depends on, so that it does not matter which call gets which result.
+        ``name`` is non-empty and contains no ``#``; the *n*-th call of a name is the step
+        ``name#n``. A failed call does not count: calling it again is the same step again. Calls of
+        the same name must not overlap, unless they are ``interchangeable``: the name includes
+        everything that the result depends on, so it does not matter which call gets which result.
 
         ``fn`` may be sync (it runs in the event loop) or async; it runs in a copy of the current
         context and must not use the run. ``on_replay`` is called with a replayed result before it
-        is returned; what it raises is logged. What is returned is what the journal holds (D3),
-        checked against ``result_type``, a type or a ``ValueCodec``, or else against ``fn``'s return
-        annotation, and rebuilt as that where it is not plain JSON.
+        is returned; what it raises is logged. The returned value is decoded from the journal, live
+        as on replay. It is checked against ``result_type``, a type or a ``ValueCodec``, or else
+        against ``fn``'s return annotation, and decoded as that type if it is not plain JSON.
 
-        Raises whatever ``fn`` raises (nothing is recorded then), UsageError for a bad name, or a
-        call that overlaps another or is made inside of a step, ValueRefusedError for a result that
-        cannot be kept as it is or a recorded one that no longer fits, SuspendError where another
-        task of the session has suspended, ReplayMismatchError, FencedError, StorageError,
+        Raise whatever ``fn`` raises (nothing is recorded then); UsageError for an invalid name, a
+        call that overlaps another, or one inside of a step; ValueRefusedError for a result that
+        would not come back equal, or a recorded one that no longer fits; SuspendError if another
+        task of the session has suspended; and ReplayMismatchError, FencedError, StorageError,
         SuspendedError, SessionClosedError.
         """
         return self.record_at(
@@ -210,7 +211,7 @@ class Run(Driver):
         result_type: Any = None,
         interchangeable: bool = False,
     ) -> Any:
-        """Do as ``record`` on branch ``path``."""
+        """Record a step as ``record`` does, on branch ``path``."""
         check_outside(self, "step", name)
         fn = call.fn
         if result_type is None and callable(fn):
@@ -230,7 +231,7 @@ class Run(Driver):
         return result
 
     def _ask_for(self, path: BranchPath, name: str, interchangeable: bool) -> StepEntry | str:
-        """Return the entry of a step that is on record, or the id of one that has begun."""
+        """Return the entry of a recorded step, or the id of a step that has begun."""
         caller = ref(current_task())
         aside = caller != self._branches.get(path)
         effects = self._handle(Record(name, path, caller, interchangeable, aside))
@@ -272,7 +273,7 @@ class Run(Driver):
             from logging import getLogger
 
             getLogger("kassette").exception(
-                "on_replay raised in run %r; the result stands", self.run_id
+                "on_replay raised in run %r; the step's result is unaffected", self.run_id
             )
 
     def _typed(self, name: str, fn: Callable[..., Any], result_type: Any) -> TypedValue | None:
@@ -280,12 +281,12 @@ class Run(Driver):
             if inspect.iscoroutine(fn):
                 fn.close()
                 raise UsageError(
-                    f"step {name!r} was given a coroutine, which can run only once; pass the "
-                    "function and its arguments: record(name, fn, *args)",
+                    f"step {name!r} got a coroutine, which can run only once; pass the function "
+                    "and its arguments instead: record(name, fn, *args)",
                     run_id=self.run_id,
                 )
             raise UsageError(
-                f"step {name!r} was given {fn!r}, which is not a function", run_id=self.run_id
+                f"step {name!r} got {fn!r}, which is not a function", run_id=self.run_id
             )
         if result_type is None:
             return annotated_value(fn, "return")
@@ -312,7 +313,7 @@ class Run(Driver):
     async def begin_at(
         self, path: BranchPath, name: str, result_type: Any, interchangeable: bool
     ) -> Recorded | Attempt:
-        """Begin a step of branch ``path`` whose work its caller does."""
+        """Begin a step of branch ``path`` whose work is done by the caller."""
         check_outside(self, "step", name)
         typed = None
         if result_type is not None:
@@ -339,7 +340,7 @@ class Run(Driver):
         attempts: int = 1,
         errors: Sequence[FailedAttempt] = (),
     ) -> Any:
-        """Record the result of a step that was begun, and return it as the journal holds it."""
+        """Record the result of a step that has begun; return it as decoded from the journal."""
         kept = None
         try:
             if typed is not None:
@@ -357,7 +358,7 @@ class Run(Driver):
         return settled.result if kept is None else kept.value
 
     def drop_step(self, step_id: str, error: BaseException) -> None:
-        """Take note that nobody ends a step any more."""
+        """Record, without waiting, that a step has ended without a result."""
         self._forgotten.pop(step_id, None)
         self._let_go(StepFailed(step_id))
         if self._recorder is not None:
@@ -366,9 +367,7 @@ class Run(Driver):
             self._watch.tell("step_failed", step_id, error)
 
     async def fail_step(self, step_id: str, error: BaseException) -> None:
-        """Take note that a step has ended without a result."""
-        if self._recorder is not None:
-            self._recorder.failed(step_id)
+        """Record that a step has ended without a result."""
         await self._report_failure(StepFailed(step_id), error)
         if self._watch is not None:
             self._watch.tell("step_failed", step_id, error)
@@ -396,11 +395,11 @@ class Run(Driver):
 
         ``timeout`` is seconds or a timedelta from now, or the instant itself: an aware datetime or
         ISO 8601 text with its offset. When it has passed, the next ``start`` or ``resume`` cancels
-        the run. A wait reached again in a later session keeps its first deadline. ``reason`` is a
-        note for people, not empty. Every wait of a run needs a name of its own.
+        the run. A wait reached again in a later session retains its first deadline. ``reason`` is a
+        non-empty note for people. Every wait of a run needs a different name.
 
-        Raises SuspendError, which must escape; UsageError for a bad or reused name, a timeout that
-        names no instant, an empty reason.
+        Raise SuspendError, which must escape; UsageError for an invalid or reused name, an invalid
+        timeout, or an empty reason.
         """
         return await self.wait_at((), name, timeout, reason, None)
 
@@ -412,11 +411,11 @@ class Run(Driver):
         reason: str | None,
         typed: TypedValue | None,
     ) -> Any:
-        """Do as ``wait_for_event`` on branch ``path``."""
+        """Wait for an event as ``wait_for_event`` does, on branch ``path``."""
         try:
             effects = self._handle(WaitForEvent(name, timeout, reason, path, ref(current_task())))
         except UsageError as error:
-            if self.waiting_for is not None:  # this error will be hidden behind the suspension
+            if self.waiting_for is not None:  # the suspension will hide this error
                 self.refused_wait = self.refused_wait or str(error)
             raise
         try:
@@ -433,7 +432,7 @@ class Run(Driver):
             return typed.rebuild(resume.value_json, f"the value of event {name!r}")
 
     def enter_parallel(self, keys: tuple[str, ...], path: BranchPath) -> None:
-        """Begin a parallel block with one branch for every key."""
+        """Begin a parallel block with one branch per key."""
         check_outside(self, "parallel block", keys)
         refusals = self._handle(EnterParallel(keys, path, ref(current_task())))
         if refusals:
@@ -442,20 +441,21 @@ class Run(Driver):
     async def leave_parallel(
         self, keys: tuple[str, ...], path: BranchPath, *, abandoned: bool
     ) -> None:
-        """End a parallel block. Raises SuspendError if one of its branches has suspended."""
+        """End a parallel block. Raise SuspendError if one of its branches has suspended."""
         caller = ref(current_task())
         await self._report(LeaveParallel(keys, path, abandoned, caller), failing=abandoned)
 
     def enter_function(self) -> None:
-        """Begin the workflow's function, in the task that calls this: no wait is written now."""
+        """Begin the workflow's function in the current task; waits are written when it ends."""
         self._handle(EnterFunction())
 
     async def leave_function(self) -> str:
-        """Write what the session waits for, the function having ended by that; return the event.
+        """Write the waits after the function has ended with a suspension; return the event.
 
-        What is in flight in other tasks ends first and is recorded, whatever is cancelled. They get
-        some turns to ask for events of their own, too, so that all are written together. Raises
-        what took the session away if they could not be written.
+        Steps in flight in other tasks finish first and are recorded, even if the tasks are
+        cancelled. These tasks get a few iterations of the event loop to wait for events too, so
+        that all waits are written together. Raise the error with which the session was lost if they
+        could not be written.
         """
         await finish(self._write_waits)
         return await self.suspended()
@@ -470,26 +470,26 @@ class Run(Driver):
                 break
 
     async def complete(self, result: object | Unset = UNSET) -> None:
-        """End the run well, and the session with it.
+        """End the run as completed, and close the session.
 
-        ``result`` is written with its end, for whoever asks later, if JSON holds it and it takes
-        at most 1 MiB.
+        ``result`` is recorded for later readers if it is JSON of at most 1 MiB, and otherwise
+        omitted; replay does not need it.
 
-        Raises SuspendedError after a suspension, SessionClosedError after any other end,
-        FencedError or StorageError if it could not be written.
+        Raise SuspendedError after a suspension, SessionClosedError after any other end, and
+        FencedError or StorageError if the entry could not be written.
         """
         await self._end(Complete(result))
 
     async def fail(self, error: BaseException) -> None:
-        """End the run with ``error``, written as its type's name, message and traceback.
+        """End the run as failed with ``error``, and close the session.
 
-        Raises as ``complete`` does.
+        The error's type, message and traceback are recorded. Raise what ``complete`` raises.
         """
         from traceback import format_exception
 
         try:
             message = str(error)
-        except Exception:  # its own __str__ is broken; the failure is still worth its entry
+        except Exception:  # its own __str__ is broken; the failure must still be recorded
             message = "(no message: str() of the error failed)"
         stack = "".join(format_exception(error))
         notes = failure_notes(error, self.run_id)
@@ -501,11 +501,11 @@ class Run(Driver):
         await checkpoint_if_cancelled()
 
     async def aclose(self) -> None:
-        """Close the session without ending the run, which stays as its journal says.
+        """Close the session without ending the run.
 
-        A later ``start`` goes on. Appends nothing, unless the session has suspended and steps are
-        in flight: these are recorded first, and then what the run waits for (D7). Does nothing on a
-        session that has ended.
+        A later ``start`` continues it. Nothing is appended, unless the session has suspended and
+        steps are in flight: these are recorded first, and then the waits. Do nothing if the session
+        has ended.
         """
         try:
             if self._machine.state is State.SUSPENDING:
@@ -515,10 +515,10 @@ class Run(Driver):
                 await self._report(Close())
 
     async def suspended(self) -> str:
-        """Wait until the ``suspend`` entries of a session that waits are durable; return the event.
+        """Wait until the ``suspend`` entries of a suspended session are durable; return the event.
 
-        They come last, once every step that is still running has settled (D7). Raises what took
-        the session away if they could not be written.
+        They are written last, when every running step has finished. Raise the error with which the
+        session was lost if they could not be written.
         """
         await self._released.wait()
         if self.lost_to is not None:
@@ -537,7 +537,7 @@ class Run(Driver):
         await self.close_after(exc)
 
     async def close_after(self, error: BaseException | None) -> None:
-        """Close the session because of ``error``; a coroutine that is being closed cannot wait."""
+        """Close the session because of ``error``, without waiting if the coroutine is closed."""
         if error is None:
             await self.aclose()
         elif not self._machine.ended:
@@ -550,7 +550,7 @@ class Run(Driver):
     def __del__(self) -> None:
         if self._machine.ended or self._machine.state is State.NEW:
             return
-        if not sys.is_finalizing():  # a process that ends gives up its locks by itself
+        if not sys.is_finalizing():  # a process that ends releases its locks by itself
             self._storage.abandon(self.run_id, self._machine.session)
         warnings.warn(
             f"{self!r} was never closed; use `async with`, or call complete(), fail() or aclose()",
@@ -562,7 +562,7 @@ class Run(Driver):
     # --- the session ----------------------------------------------------------------------
 
     async def open(self, command: Start | Resume) -> None:
-        """Open the session; what is held is released if that fails or is cancelled."""
+        """Open the session; release its lock if that fails or is cancelled."""
         self.settle_in()
         try:
             await self._perform(self._handle(command))
@@ -573,24 +573,24 @@ class Run(Driver):
         self.tell_opened()
 
     def tell_opened(self) -> None:
-        """Tell whoever looks on that the session is open."""
+        """Notify the observers that the session is open."""
         if self._watch is not None:
             self._watch.tell("opened")
 
     def settle_in(self) -> None:
-        """Take the task that calls this for the session's own."""
+        """Set the current task as the session's own."""
         self._home = current_task()
         self.settle_branch(())
 
     def settle_branch(self, path: BranchPath) -> None:
-        """Take the task that calls this for the one that runs branch ``path``."""
+        """Set the current task as the one that runs branch ``path``."""
         self._branches[path] = ref(current_task())
 
 
 def _after_the_call(refused: ValueRefusedError, run_id: str) -> ValueRefusedError:
-    """Say that the step's function has run: its call may have been paid for (D3.3)."""
+    """Return the error with a note that the step's function has run, and may have cost money."""
     return ValueRefusedError(
         f"{refused}: the step's function was called, and its result is not recorded. The run stays "
-        "open; with code that returns what can be kept, start it again, and the step runs again",
+        "open; fix the code and start the run again, which runs the step again",
         run_id=run_id,
     )

@@ -1,18 +1,20 @@
-"""The workflow wrapper: opens the session, runs the function, settles what came of it.
+"""The workflow wrapper: opens the session, runs the function, records its outcome.
 
 Rules:
-- The function returns: the run is completed, ``Success``. It raises: the run is failed, ``Failed``.
-- It suspends: ``Suspended``, whatever became of the SuspendError on its way out. The waits of all
-  its tasks are written when the function has ended and nothing is in flight. The journal says
-  suspended, and the journal is right; a function that swallowed the error is warned about.
-- Cancellation, KeyboardInterrupt, SystemExit and GeneratorExit are a crash (D2): nothing is
-  appended, the session is closed, the exception goes on.
-- Errors of the session itself (a fence, a full disk, a lock) say nothing about the workflow, nor do
-  mistakes in using it (``settling``), a value that is refused when it is written or read among them
-  (D3.3, D3.4): they go to the caller, nothing is appended, and the next ``start`` goes on from the
-  journal.
-- Errors from before the function runs go to the caller, and no hook is called.
-- What cannot be a workflow is refused when it is declared, not when its first run has begun.
+- If the function returns, the run is completed: ``Success``. If it raises, the run has failed:
+  ``Failed``.
+- If it suspends, the result is ``Suspended``, even if the SuspendError was swallowed. The waits of
+  all its tasks are written when the function has ended and nothing is in flight. The journal is
+  authoritative: it says suspended, and a warning is logged about a function that swallowed the
+  error.
+- Cancellation, KeyboardInterrupt, SystemExit and GeneratorExit count as a crash: nothing is
+  appended, the session is closed, and the exception propagates.
+- Errors of the session itself (a fence, a full disk, a lock) are not failures of the workflow, and
+  neither are mistakes in using it (``settling``), including a value that is refused when it is
+  written or read: they are raised to the caller, nothing is appended, and the next ``start``
+  continues from the journal.
+- Errors before the function runs are raised to the caller, and no hook is called.
+- A function that cannot be a workflow is refused when it is declared, not at its first start.
 """
 
 from __future__ import annotations
@@ -60,11 +62,11 @@ InT = TypeVar("InT")
 OutT = TypeVar("OutT")
 
 OnFinish = Callable[[RunResult[Any]], object]
-"""Called with every result, sync or async. What it raises is logged and goes no further."""
+"""A function, sync or async, that is called with every result; its errors are logged."""
 OnDivergence = Literal["warn", "raise"]
-"""What happens where workflow and journal part."""
+"""What to do where workflow and journal diverge."""
 OnError = Callable[[Failed], object]
-"""Called with a failure, before ``on_finish``. What it raises is logged and goes no further."""
+"""A function, sync or async, called with a failure before ``on_finish``; its errors are logged."""
 
 _OF_THE_SESSION = (
     StorageError,
@@ -78,10 +80,10 @@ _REMEMBERED_ANSWERS: Final = 1024
 
 @final
 class Workflow(Generic[InT, OutT]):
-    """A durable async function. Made by ``workflow``.
+    """A durable async function, returned by ``workflow``.
 
-    ``fn``, ``version`` and ``events`` are what ``workflow`` was given; ``name`` is what journals
-    call it.
+    ``fn``, ``version`` and ``events`` are the arguments of ``workflow``; ``name`` is the workflow's
+    name in journals.
     """
 
     def __init__(
@@ -125,16 +127,16 @@ class Workflow(Generic[InT, OutT]):
     ) -> RunResult[OutT]:
         """Run the workflow to its end or its next suspension; recover ``run_id`` if it exists.
 
-        ``input`` is journaled with a new run; left out, it is the default of the function's
-        parameter. On recovery give the same, or leave it out; it is the same if its declared type
-        rebuilds it equal to what the journal holds (D3.5). A fresh ``run_id`` is made where none
-        is given. ``version`` overrides the workflow's own.
+        ``input`` is journaled with a new run; if omitted, it is the default of the function's
+        parameter. On recovery pass the same input, or omit it; it is the same if it decodes, as its
+        declared type, to a value equal to the recorded one. Without a ``run_id``, a new random one
+        is created. ``version`` overrides the workflow's own.
 
-        Raises what ``kassette_io.start`` raises; UsageError for a new run without the input that
-        the function takes; ValueRefusedError for an input or a result that cannot be kept as it
-        is, and for a recorded value that no longer fits: the run stays open. A dispatcher that
-        delivers twice can take a TerminalRunError whose ``terminal_state`` is ``"complete"`` as
-        done.
+        Raise what ``kassette_io.start`` raises; UsageError for a new run without the input that the
+        function requires; ValueRefusedError for an input or a result that would not come back
+        equal, and for a recorded value that no longer fits (the run stays open). A dispatcher that
+        delivers a job twice can treat a TerminalRunError whose ``terminal_state`` is ``"complete"``
+        as done.
         """
         run_id = lifecycle.create_run_id() if run_id is None else run_id
         with naming_run(run_id):
@@ -154,17 +156,17 @@ class Workflow(Generic[InT, OutT]):
         return self._input_type.to_plain(given, "the input")
 
     def _revised(self, given: object | Unset, command: Start, entries: Sequence[Entry]) -> Start:
-        """Judge the input by the journal: its default for a new run, the recorded one if the same.
+        """Return the command with the input's default for a new run, or the equal recorded input.
 
-        One that no longer fits its type is left to be found when the session is open: a run that is
-        over, or waits, says so first.
+        An input that no longer fits its type is detected when the session is open, because a run
+        that has ended, or waits, must report that first.
         """
         if not entries:
             if not self._takes_input or not isinstance(given, Unset):
                 return command
             if self._input_default is inspect.Parameter.empty:
                 raise UsageError(
-                    "the run is new, so it needs the input that the workflow takes (None is one)"
+                    "a new run needs the input that the workflow takes; pass input= (None is valid)"
                 )
             return command.replace(metadata=self._plain_input(self._input_default))
         recorded = _recorded_input(entries)
@@ -186,16 +188,16 @@ class Workflow(Generic[InT, OutT]):
         given_at: datetime | None = None,
         by: str | None = None,
     ) -> RunResult[OutT]:
-        """Deliver an event to a suspended run, and run on to its end or its next suspension.
+        """Deliver an event to a suspended run, and continue to its end or its next suspension.
 
-        A payload of a type declared in ``events`` is checked before anything is journaled.
-        Safe to repeat: a value that the journal holds already wins. ``given_at`` is the (aware)
-        instant at which the answer was given; that, and not now, has to be before the deadline. An
-        answer that this workflow has refused because another session had the run open, and that is
-        tried again with the same value, counts as given when it was first refused. ``by`` is
-        written with the event and says, in free text, who gave it.
+        A payload of a type declared in ``events`` is checked before anything is journaled. It is
+        safe to repeat: a value already in the journal wins. ``given_at`` is the (aware) instant at
+        which the answer was given; that instant, not the current time, must be before the deadline.
+        If this workflow refused an answer because another session had the run open, and it is
+        retried with the same value, the instant of the first try counts. ``by`` is recorded with
+        the event: a free text that names who gave it.
 
-        Raises what ``kassette_io.resume`` raises.
+        Raise what ``kassette_io.resume`` raises.
         """
         run_id, event_name = check_run_id(run_id), _checked_event(event_name, run_id)
         typed = self._event_type(event_name)
@@ -238,9 +240,11 @@ class Workflow(Generic[InT, OutT]):
         run_id: str | None = None,
         version: str | None = None,
     ) -> RunResult[OutT]:
-        """Branch a new run off ``source`` at the cut, replay up to it and run on from there.
+        """Create a new run from the entries of ``source`` before a fork point, and run it.
 
-        Raises what ``kassette_io.fork`` raises.
+        The fork point is ``from_offset``, or the first step with ``from_step_id``; the steps before
+        it are replayed. Without a ``run_id``, a new random one is created. Raise what
+        ``kassette_io.fork`` raises.
         """
         run = await lifecycle.open_fork(
             self._storage,
@@ -258,7 +262,7 @@ class Workflow(Generic[InT, OutT]):
         return self.version if version is None else version
 
     def _event_type(self, name: str) -> TypedValue | None:
-        """Give the declared type of an event; ``approval`` declares ``approval:<item>`` as well."""
+        """Return the declared type of an event; ``approval`` covers ``approval:<item>`` as well."""
         if name in self._events:
             return self._events[name]
         return self._events.get(name.partition(":")[0])
@@ -283,7 +287,7 @@ class Workflow(Generic[InT, OutT]):
             running = self.fn(context, context.input) if self._takes_input else self.fn(context)
             if not inspect.isawaitable(running):
                 raise UsageError(
-                    f"{self.__name__} returned {running!r} and no awaitable; declare it with "
+                    f"{self.__name__} returned {running!r}, not an awaitable; declare it with "
                     "`async def`",
                     run_id=run.run_id,
                 )
@@ -301,7 +305,7 @@ class Workflow(Generic[InT, OutT]):
         return Success(result, run.run_id)
 
     def _plain_output(self, result: OutT) -> object | Unset:
-        """Return the result as it is written; UNSET if it cannot be kept as it is."""
+        """Return the result as JSON; UNSET if it would not come back equal."""
         try:
             typed = annotated_value(self.fn, "return")
             return result if typed is None else typed.to_plain(result, "the workflow's result")
@@ -409,20 +413,24 @@ def workflow(
 ) -> Any:
     """Make an async function durable; use it as a decorator or as a function.
 
-    ``fn`` takes a ``Context`` and, if it has a second parameter, the input, rebuilt as that
-    parameter's annotation where it is not plain JSON; in ``Annotated[X, codec]`` a ``ValueCodec``
-    does that. ``name`` says in the journal whose run it is, and another workflow is
-    refused it; without one it is the function's module and name, of which the last part counts.
-    ``version`` names the shape of the workflow (see the versioning rules). ``events``
-    maps event names to payload types or codecs, by which payloads are checked when they are
-    delivered; an entry for ``approval`` covers ``approval:<item>`` too. ``observers`` are told what
-    happens in every session. ``on_divergence`` says what happens where workflow and journal part,
-    as they do when a recorded step was renamed, removed or moved: ``"warn"`` logs it and tells
-    observers, ``"raise"`` raises ReplayMismatchError instead of running a step. ``on_error`` and
-    ``on_finish`` are for logging and metrics: sync or async, called once a result is settled, and
-    harmless when they raise.
+    ``fn`` takes a ``Context`` and, if it has a second parameter, the input. The input is decoded as
+    that parameter's annotation if it is not plain JSON; with ``Annotated[X, codec]``, by that
+    ``ValueCodec``. The code between steps must be deterministic: given the same recorded results,
+    it must take the same branches.
 
-    Raises UsageError for something that is no storage, or a type that cannot be rebuilt.
+    ``name`` is recorded in the journal, and another workflow cannot use its runs; the default is
+    the function's module and qualified name, of which only the last part is compared. ``version``
+    identifies the shape of the workflow: a run continues only with the version that started it.
+    ``events`` maps event names to payload types or codecs, which check payloads on delivery; an
+    entry for ``approval`` covers ``approval:<item>`` too. ``observers`` are called for every
+    session. ``on_divergence`` decides what happens where workflow and journal diverge, because a
+    recorded step was renamed, removed or moved: ``"warn"`` logs it and notifies the observers,
+    ``"raise"`` raises ReplayMismatchError instead of running a step. ``on_error`` and ``on_finish``
+    are for logging and metrics: sync or async functions that are called after the result has been
+    recorded. What they raise is logged.
+
+    Raise UsageError for an object that is not a storage, a function that is not async, or a type
+    that cannot be decoded from JSON.
     """
     settings: dict[str, Any] = {
         "storage": storage,
@@ -440,7 +448,7 @@ def workflow(
 
 
 class _Decorator(Protocol):
-    """What ``workflow(...)`` without a function gives; for type checkers."""
+    """The type of ``workflow(...)`` without a function, for type checkers."""
 
     @overload
     def __call__(self, fn: Callable[[Context, InT], Awaitable[OutT]]) -> Workflow[InT, OutT]: ...
@@ -450,7 +458,7 @@ class _Decorator(Protocol):
 
 
 def _recorded_input(entries: Sequence[Entry]) -> bytes | None:
-    """Return the journal's text of the input, if it holds one."""
+    """Return the input's text in the journal, if there is one."""
     return next(
         (
             entry.metadata_json
@@ -474,13 +482,13 @@ def _input_of(fn: Callable[..., object]) -> tuple[bool, TypedValue | None, Any]:
 
 def _is_strict(on_divergence: object) -> bool:
     if on_divergence not in ("warn", "raise"):
-        raise UsageError(f'on_divergence is "warn" or "raise", not {brief(on_divergence)}')
+        raise UsageError(f'on_divergence must be "warn" or "raise", not {brief(on_divergence)}')
     return on_divergence == "raise"
 
 
 def _declared_events(events: object) -> Mapping[str, Any]:
     if events is not None and not isinstance(events, Mapping):
-        raise UsageError(f"events= maps the names of events to their types; it is {events!r}")
+        raise UsageError(f"events= must map event names to types, not be {events!r}")
     declared = cast("Mapping[object, Any]", events or {})
     return {check_event_name(name): each for name, each in declared.items()}
 
@@ -494,7 +502,7 @@ def _warn_swallowed(run: Run) -> None:
     from logging import getLogger
 
     getLogger("kassette").warning(
-        "run %r suspended on %r, but its function caught the SuspendError and went on; "
+        "run %r is waiting for %r, but its function caught the SuspendError and continued; "
         "raise it again (see is_suspend_error)",
         run.run_id,
         run.waiting_for,
@@ -509,4 +517,4 @@ async def _call_hook(name: str, hook: Callable[..., object], outcome: object) ->
     except (Exception, SuspendError):
         from logging import getLogger
 
-        getLogger("kassette").exception("%s raised; the run's result stands", name)
+        getLogger("kassette").exception("%s raised; the run's result is unaffected", name)

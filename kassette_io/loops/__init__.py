@@ -1,9 +1,9 @@
-"""What asyncio and trio do not do alike, and work outside of any loop; nothing here knows a run.
+"""The differences between asyncio and trio, and work outside of any loop; nothing knows a run.
 
 - ``threads``       threads that end with the process, for blocking calls
-- ``waiting``       tasks, waking and shielding, in the words that both loops share
-- ``waiting_asyncio``, ``waiting_trio``  how either of them does it
-- ``asyncio_home``  an asyncio loop in a thread of its own, for clients that need one under trio
+- ``waiting``       tasks, waking and shielding, in terms that both loops share
+- ``waiting_asyncio``, ``waiting_trio``  the implementation for each loop
+- ``asyncio_home``  an asyncio loop in its own thread, for clients that need one under trio
 
-All of it is internal: nothing here is promised to programs.
+The package is internal and not a stable API.
 """

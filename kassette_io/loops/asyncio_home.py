@@ -1,14 +1,14 @@
-"""A place where asyncio-only code runs: the loop at hand, or one on a thread of its own (D16).
+"""Runs asyncio-only code: on the running loop, or on one in its own thread.
 
 Rules:
 - Under asyncio the calls run in tasks of the running loop. Under trio they run in one asyncio loop
   on a background thread, anyio's blocking portal, which lives until the home is closed.
-- ``finish`` waits to the end whatever is cancelled; ``call`` lets go when it is cancelled. In a
-  task that no cancellation reaches, ``finish`` makes none of its own; a timeout that was set inside
-  of such a task is the caller's own doing, and is felt.
-- A home belongs to the loop that used it first, until it is closed or that loop is gone.
-- The thread of a home that nobody closed ends with the home, or before the interpreter does: the
-  portal would wait for its own thread otherwise, which is frozen by then.
+- ``finish`` waits for the end despite cancellations; ``call`` stops when it is cancelled. In a task
+  that is already protected from cancellation, ``finish`` does not create another one; a timeout set
+  inside of such a task is the caller's own, and takes effect.
+- A home belongs to the loop that used it first, until it is closed or that loop has ended.
+- The thread of a home that was never closed ends with the home, or before the interpreter exits:
+  otherwise the portal would wait for its own thread, which is frozen by then.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class AsyncioHome:
         return self._portal is not None
 
     async def finish(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
-        """Run ``function(*args)`` to its end; a cancellation is felt only after it."""
+        """Run ``function(*args)`` to its end; a cancellation takes effect only afterwards."""
         await self._enter()
         if self._portal is None and in_spawned_task():
             return await function(*args)
@@ -94,7 +94,7 @@ class AsyncioHome:
             if self._owner is not None:
                 if not _is_gone(self._owner):
                     raise UsageError(
-                        "this storage is in use on another event loop; make one for each loop"
+                        "this storage is in use on another event loop; create one for each loop"
                     )
                 await self.aclose()
             self._owner = current

@@ -1,13 +1,14 @@
-"""Hands blocking work to a few threads and wakes the event loop once per batch; knows no files.
+"""Runs blocking work in a few threads and wakes the event loop once per batch; knows no files.
 
 Rules:
-- A mailbox takes jobs and is served by one thread at a time, in order; the jobs that wait in it
-  are served together, so that they can share a write and an fsync (D6).
-- What writes is waited for to its end, whatever is cancelled meanwhile (D2). The cancellation is
-  delivered at the caller's next checkpoint. What only reads is left alone when it is cancelled.
-- Threads are made when all others are busy, at most ``MAX_THREADS``, and go after an idle while.
-  Readers have threads of their own: no append waits for a long journal to be read.
-- No thread keeps the interpreter from exiting, whatever it is stuck in and however the loop ended.
+- A mailbox takes jobs and is served by one thread at a time, in order; the jobs waiting in it are
+  served together, so that they can share a write and an fsync.
+- A caller always waits until a write has finished; a cancellation is delivered at its next
+  checkpoint. A read that is cancelled is abandoned.
+- Threads are created when all others are busy, up to ``MAX_THREADS``, and end when idle for a
+  while. Reads have their own threads: no append waits for a long journal to be read.
+- No thread prevents the interpreter from exiting, whatever it is blocked on and however the loop
+  ended.
 - A forked child has none of the threads: it begins with an empty pool.
 """
 
@@ -37,38 +38,38 @@ class EventLoop(Protocol):
 
     @property
     def current_waker(self) -> Callable[[], Any]:
-        """Give what wakes the running loop from another thread."""
+        """Return a handle that wakes the running loop from another thread."""
         ...
 
     async def carry_out(self, post: Callable[[Job], None], job: Job) -> None:
-        """Hand ``job`` over and wait until it is delivered, whatever is cancelled meanwhile."""
+        """Post ``job`` and wait until it is delivered, despite cancellations."""
         ...
 
     async def ask(self, post: Callable[[Job], None], job: Job) -> None:
-        """Hand ``job`` over and wait until it is delivered, or leave it if that is cancelled."""
+        """Post ``job`` and wait until it is delivered; abandon it on a cancellation."""
         ...
 
     @property
     def current_task(self) -> Callable[[], Any]:
-        """Give the task that runs, or None outside of any."""
+        """Return the running task, or None outside of any."""
         ...
 
     async def fly(
         self, call: Callable[[], Coroutine[Any, Any, T]], context: Context, flight: Flight
     ) -> T:
-        """Await ``call()`` in ``context``; a cancellation reaches it until it is held."""
+        """Await ``call()`` in ``context``; cancellations reach it until the flight is held."""
         ...
 
     async def checkpoint_if_cancelled(self) -> None:
-        """Feel a cancellation that is pending; otherwise go on without yielding."""
+        """Raise a pending cancellation; otherwise return without yielding."""
         ...
 
     def times_cancelled(self) -> int:
-        """Return how often the current task has been cancelled, where that is counted."""
+        """Return how often the current task has been cancelled; 0 if that is not counted."""
         ...
 
     def is_stray(self, error: BaseException, before: int, /) -> bool:
-        """Return whether ``error`` cancelled what the current task awaits, and not the task."""
+        """Return whether ``error`` cancelled something the current task awaits, not the task."""
         ...
 
     def deliver(self, waker: Any, jobs: Sequence[Job]) -> None:
@@ -76,7 +77,7 @@ class EventLoop(Protocol):
         ...
 
     def wake(self, waker: Any, jobs: Sequence[Job]) -> None:
-        """Do as ``deliver``. Called on the loop's own thread."""
+        """Wake the task of every job. Called on the loop's own thread."""
         ...
 
     def is_gone(self, waker: Any) -> bool:
@@ -84,15 +85,15 @@ class EventLoop(Protocol):
         ...
 
     def spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
-        """Run ``function``, which raises nothing, in a task that no cancellation reaches."""
+        """Run ``function``, which must not raise, in a task protected from cancellation."""
         ...
 
 
 @final
 class Job:
-    """One piece of work: what is asked, who waits for it, and what came of it.
+    """One piece of work: the request, the task that waits for it, and its outcome.
 
-    ``loop`` and ``waker`` say how to wake the waiting ``task``; a job without them is not awaited.
+    ``loop`` and ``waker`` are used to wake the waiting ``task``; without them nobody waits.
     """
 
     __slots__ = ("delivered", "error", "loop", "request", "result", "task", "waker")
@@ -107,21 +108,21 @@ class Job:
         self.error: BaseException | None = None
 
     def notify(self) -> None:
-        """Wake the task that waits, from any thread."""
+        """Wake the waiting task, from any thread."""
         if self.loop is not None:
             self.loop.deliver(self.waker, [self])
 
     def notify_here(self) -> None:
-        """Wake the task that waits on the loop that is running."""
+        """Wake the waiting task, on its own running loop."""
         if self.loop is not None:
             self.loop.wake(self.waker, [self])
 
     def is_orphaned(self) -> bool:
-        """Return whether the loop has ended on which somebody waited."""
+        """Return whether the loop of the waiting task has ended."""
         return self.loop is not None and self.loop.is_gone(self.waker)
 
     def outcome(self) -> Any:
-        """Give the result, or raise the error."""
+        """Return the result, or raise the error."""
         if self.error is not None:
             raise self.error
         return self.result
@@ -129,9 +130,9 @@ class Job:
 
 @final
 class Mailbox:
-    """A queue of jobs that ``serve`` answers in order, several at once where several wait.
+    """A queue of jobs that ``serve`` processes in order, all that are waiting at once.
 
-    ``serve`` sets the result or the error of every job it is given and raises nothing.
+    ``serve`` sets the result or the error of every job and must not raise.
     """
 
     __slots__ = ("busy", "jobs", "serve")
@@ -159,12 +160,12 @@ class Threads:
         self._queued = 0
 
     def post(self, mailbox: Mailbox, job: Job) -> None:
-        """Put ``job`` into ``mailbox`` and see that a thread serves it."""
+        """Put ``job`` into ``mailbox`` and ensure that a thread serves it."""
         with self._lock:
             self._put(mailbox, job)
 
     def try_post(self, mailbox: Mailbox, job: Job) -> bool:
-        """Do as ``post`` unless that would wait, as a finalizer under this lock would for ever."""
+        """Post unless that would block, since a finalizer under this lock would block forever."""
         if not self._lock.acquire(blocking=False):
             return False
         try:
@@ -196,14 +197,14 @@ class Threads:
                 mailbox.busy = False
                 mailbox.jobs.remove(job)
                 raise StorageError(
-                    f"the system gives no thread for it: {error}", rolled_back=True
+                    f"cannot start a thread for it: {error}", rolled_back=True
                 ) from error
 
     def post_later(self, post: Callable[[], None]) -> None:
-        """Have ``post`` called in a writer thread, with no lock held.
+        """Call ``post`` in a writer thread, without any lock held.
 
-        For finalizers, which the garbage collector may run in the middle of anything, under any
-        lock: this takes none.
+        It is for finalizers, which the garbage collector may run at any point and under any lock,
+        so it takes no lock itself.
         """
         self._deferred.put(post)
         self._ready.put(None)
@@ -222,9 +223,9 @@ class Threads:
             del jobs, mailbox
 
     def _take(self) -> Mailbox | None:
-        """Wait for a mailbox; None after an idle while. Never waits under the lock.
+        """Wait for a mailbox; return None when idle for a while. Never wait under the lock.
 
-        The last thread stays, for what finalizers defer.
+        The last thread remains, for calls deferred by finalizers.
         """
         with self._lock:
             self._idle += 1
@@ -268,7 +269,7 @@ def _call(jobs: list[Job]) -> None:
 
 
 def post_reading(job: Job) -> None:
-    """Have the job's request, a function, called in a thread for readers."""
+    """Call the job's request, a function, in a thread for reads."""
     _READERS.post(Mailbox(_call), job)
 
 

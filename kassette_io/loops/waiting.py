@@ -1,8 +1,8 @@
-"""How a task waits for a job on whichever event loop runs it; neither loop is imported before.
+"""Waits for jobs on the event loop that runs the current task; imports neither loop before.
 
-Trio counts where it runs the current task. In its guest mode the host's own tasks share the thread
-with a trio run, and are asyncio's all the same. Trio says where it runs in ``sniffio``, as it does
-to anyio; a look there costs less than asking trio, and holds for every version of it.
+What counts is which loop runs the current task. In trio's guest mode the host's own tasks share the
+thread with a trio run, but are asyncio's. Trio announces itself in ``sniffio``, as anyio relies on;
+reading that is cheaper than asking trio, and works with every version of it.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 try:
     from sniffio import thread_local as _library
-except ImportError:  # trio would have brought it
+except ImportError:  # trio depends on it, so trio is not installed
     _library: Any = SimpleNamespace(name=None)  # type: ignore[no-redef]
 
 T = TypeVar("T")
 
 
 async def perform(post: Callable[[Job], None], request: object) -> Any:
-    """Hand ``request`` over with ``post`` and give what comes of it, waiting to the end (D2)."""
+    """Post ``request`` and return its result; wait for the end despite cancellation."""
     loop = _running_loop()
     job = Job(request, loop, loop.current_waker())
     await loop.carry_out(post, job)
@@ -35,7 +35,7 @@ async def perform(post: Callable[[Job], None], request: object) -> Any:
 
 
 async def read_in_thread(function: Callable[[], T]) -> T:
-    """Call ``function`` in a thread; when it is cancelled, the caller leaves and it goes on."""
+    """Call ``function`` in a thread; a cancelled caller returns while the function continues."""
     loop = _running_loop()
     job = Job(function, loop, loop.current_waker())
     await loop.ask(post_reading, job)
@@ -43,7 +43,7 @@ async def read_in_thread(function: Callable[[], T]) -> T:
 
 
 async def finish(function: Callable[..., Awaitable[T]], *args: Any) -> T:
-    """Run ``function(*args)`` in a task of its own, waiting to the end (D2)."""
+    """Run ``function(*args)`` in its own task, and wait for the end despite cancellation."""
     return cast("T", await perform(partial(spawn, _run), (function, args)))
 
 
@@ -57,38 +57,38 @@ async def _run(job: Job) -> None:
 
 
 def spawn(function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
-    """Run ``function``, which raises nothing, in a task that no cancellation reaches."""
+    """Run ``function``, which must not raise, in a task protected from cancellation."""
     _running_loop().spawn(function, *args)
 
 
 async def checkpoint_if_cancelled() -> None:
-    """Feel a cancellation that is pending, native ones included; otherwise do not yield."""
+    """Raise a pending cancellation, native ones included; otherwise return without yielding."""
     await _running_loop().checkpoint_if_cancelled()
 
 
 def current_task() -> Any:
-    """Return the task that runs."""
+    """Return the running task."""
     return _running_loop().current_task()
 
 
 async def fly(call: Callable[[], Coroutine[Any, Any, T]], context: Context, flight: Flight) -> T:
-    """Await ``call()`` in ``context``; a cancellation reaches it until ``flight`` is held.
+    """Await ``call()`` in ``context``; cancellations reach it until ``flight`` is held.
 
-    One that arrives later is felt after the end.
+    A later one takes effect after the end.
     """
     return await _running_loop().fly(call, context, flight)
 
 
 def times_cancelled() -> int:
-    """Return how often the current task has been cancelled, where that is counted."""
+    """Return how often the current task has been cancelled; 0 if that is not counted."""
     return _running_loop().times_cancelled()
 
 
 def is_stray_cancellation(error: BaseException, before: int) -> bool:
     """Return whether ``error`` cancelled something that the current task awaits, not the task.
 
-    ``before`` is what ``times_cancelled`` has said before the awaiting. A coroutine that is being
-    closed has no task, and perhaps no loop any more.
+    ``before`` is the result of ``times_cancelled`` before the await. A coroutine that is being
+    closed has no task, and perhaps no loop.
     """
     return not isinstance(error, GeneratorExit) and _running_loop().is_stray(error, before)
 

@@ -1,4 +1,4 @@
-"""Waiting for a job under asyncio, proof against ``Task.cancel`` as well as anyio's scopes."""
+"""Waits for jobs under asyncio, protected from ``Task.cancel`` as well as anyio's scopes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ current_task = asyncio.current_task
 
 
 def deliver(waker: asyncio.AbstractEventLoop, jobs: Sequence[Job]) -> None:
-    """Wake the tasks of ``jobs``, from another thread; a loop that is gone awaits nothing."""
+    """Wake the tasks of ``jobs`` from another thread; do nothing if the loop is closed."""
     try:
         waker.call_soon_threadsafe(_wake, jobs)
     except RuntimeError:
@@ -30,7 +30,7 @@ def deliver(waker: asyncio.AbstractEventLoop, jobs: Sequence[Job]) -> None:
 
 
 def wake(waker: asyncio.AbstractEventLoop, jobs: Sequence[Job]) -> None:
-    """Wake the tasks of ``jobs``, without a detour over the loop's self-pipe."""
+    """Wake the tasks of ``jobs`` directly, without the loop's self-pipe."""
     if not waker.is_closed():
         _wake(jobs)
 
@@ -41,7 +41,7 @@ def is_gone(waker: asyncio.AbstractEventLoop) -> bool:
 
 
 def spawn(function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
-    """Run ``function`` in a task of its own; one that is cancelled before it began begins anew."""
+    """Run ``function`` in its own task; if that is cancelled before it begins, start another."""
     task = asyncio.get_running_loop().create_task(function(*args))
     _TASKS.add(task)
     task.add_done_callback(partial(_ended, function, args))
@@ -58,18 +58,18 @@ def _ended(
 
 
 _TASKS: set[asyncio.Task[None]] = set()
-"""The loop itself refers to its tasks only weakly."""
+"""Strong references to tasks: the loop itself has only weak ones."""
 
 
 def in_spawned_task() -> bool:
-    """Tell whether only a timeout or scope that the current task made itself can cancel it."""
+    """Return whether only a timeout or scope of the current task itself can cancel it."""
     return asyncio.current_task() in _TASKS
 
 
 async def carry_out(post: Callable[[Job], None], job: Job) -> None:
-    """Hand the job over and wait until it is delivered.
+    """Post the job and wait until it is delivered.
 
-    A cancellation that arrives meanwhile is asked for again afterwards.
+    A cancellation that arrives meanwhile is requested again afterwards.
     """
     before = times_cancelled()
     _prepare(job)
@@ -93,10 +93,10 @@ async def carry_out(post: Callable[[Job], None], job: Job) -> None:
 async def fly(
     call: Callable[[], Coroutine[Any, Any, Any]], context: Context, flight: Flight
 ) -> Any:
-    """Await ``call()`` in a task of its own.
+    """Await ``call()`` in its own task.
 
-    What cancels the caller cancels that task, in the same way, as long as the flight is not held.
-    What comes when the task is done already is felt at the caller's next await.
+    A cancellation of the caller cancels that task, in the same way, unless the flight is held. One
+    that arrives when the task is already done takes effect at the caller's next await.
     """
     before = times_cancelled()
     loop = asyncio.get_running_loop()
@@ -119,16 +119,16 @@ async def fly(
 
 
 class _Exit(NamedTuple):
-    """What ends the process, and is not to end the loop before the caller has heard of it."""
+    """An exception that ends the process, but must not end the loop before the caller gets it."""
 
     error: KeyboardInterrupt | SystemExit
 
 
 def _is_in_scope() -> bool:
-    """Return whether one of anyio's scopes may cancel the current task, True if that is unknown.
+    """Return whether an anyio scope may cancel the current task; True if that is unknown.
 
-    Where none may, a task of its own needs none either: anyio holds on to a task that is inside of
-    a scope, also when its loop has been thrown away.
+    Without one, the task of a step needs none either: anyio keeps a reference to a task inside of a
+    scope, even after its loop has been discarded.
     """
     states = getattr(_asyncio, "_task_states", None)
     if states is None:
@@ -139,10 +139,10 @@ def _is_in_scope() -> bool:
 def _begin(
     loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], context: Context
 ) -> asyncio.Task[Any]:
-    """Return a task that runs ``coroutine``, begun at once where asyncio can and nothing forbids.
+    """Return a task that runs ``coroutine``, started eagerly if asyncio supports that.
 
-    A task that is begun at once saves two turns of the loop if it never has to wait. A loop with a
-    task factory of its own makes its tasks itself.
+    An eager task saves two iterations of the loop if it never has to wait. A loop with its own task
+    factory creates its tasks itself.
     """
     if sys.version_info >= (3, 12) and loop.get_task_factory() is None:
         return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)
@@ -162,7 +162,7 @@ async def _within(
     except (KeyboardInterrupt, SystemExit) as error:
         return _Exit(error)
     finally:
-        # The task is done when the waiting one is woken, one turn before its callbacks would do it.
+        # The task is done when the waiter wakes, one iteration before its callbacks would run.
         if not waiter.get_loop().is_closed():
             _settle(waiter)
 
@@ -172,9 +172,9 @@ async def _until_done(
     loop: asyncio.AbstractEventLoop,
     waiter: asyncio.Future[None] | None = None,
 ) -> None:
-    """Wait until ``task`` is done; to be cancelled does not cancel it.
+    """Wait until ``task`` is done; a cancellation of the caller does not cancel it.
 
-    ``waiter`` is set by the task itself at its end, unless it is cancelled before it begins.
+    The task itself sets ``waiter`` at its end, unless it is cancelled before it begins.
     """
     while not task.done():
         if waiter is None or waiter.done():
@@ -199,9 +199,9 @@ async def _cancelled(
     flight: Flight,
     before: int,
 ) -> None:
-    """Hand a cancellation on to ``task``, and every further one, until it is done.
+    """Forward a cancellation to ``task``, and every further one, until it is done.
 
-    Raises the last that has ended it, and asks again for one that came too late or was held off.
+    Raise the last one that has ended it, and request again one that came too late or was held.
     """
     loop = asyncio.get_running_loop()
     passed_on: asyncio.CancelledError | None = None
@@ -230,7 +230,7 @@ async def _cancelled(
 
 
 async def ask(post: Callable[[Job], None], job: Job) -> None:
-    """Hand the job over and wait until it is delivered, or leave it if that is cancelled."""
+    """Post the job and wait until it is delivered; abandon it on a cancellation."""
     _prepare(job)
     post(job)
     await job.task
@@ -241,7 +241,7 @@ def _prepare(job: Job) -> None:
 
 
 async def checkpoint_if_cancelled() -> None:
-    """Feel a cancellation by one of anyio's scopes, or by ``Task.cancel``."""
+    """Raise a pending cancellation by an anyio scope or by ``Task.cancel``."""
     if _is_in_scope():
         await lowlevel.checkpoint_if_cancelled()
     task = asyncio.current_task()
@@ -250,7 +250,7 @@ async def checkpoint_if_cancelled() -> None:
 
 
 def times_cancelled() -> int:
-    """Return how often the current task has been cancelled and not been let off since."""
+    """Return how often the current task has been cancelled, minus uncancelled requests."""
     task = asyncio.current_task()
     return 0 if task is None else task.cancelling()
 
@@ -258,18 +258,18 @@ def times_cancelled() -> int:
 def is_stray(error: BaseException, before: int) -> bool:
     """Return whether ``error`` cancelled something that the current task awaits, not the task.
 
-    Asyncio counts who cancels a task, and anyio's scopes do it in asyncio's way. ``before`` is what
-    had been counted when the awaiting began.
+    Asyncio counts the cancellations of a task, and anyio's scopes use the same mechanism.
+    ``before`` is the count before the await.
     """
     return isinstance(error, asyncio.CancelledError) and times_cancelled() <= before
 
 
 def _ask_again(cancelled: asyncio.CancelledError, before: int) -> None:
-    """Cancel the task once more at its next await, unless that is taken back until then.
+    """Cancel the task once more at its next await, unless it is uncancelled until then.
 
-    A timeout takes it back when its block is left in time, which the block now is: what was waited
-    for is there. ``before`` is how often the task had been cancelled when the waiting began. A
-    scope of anyio asks again by itself, as long as the task is inside it.
+    A timeout does so when its block ends in time, which it now does: the result is available.
+    ``before`` is how often the task had been cancelled before the wait. An anyio scope cancels
+    again by itself as long as the task is inside of it.
     """
     task = asyncio.current_task()
     if task is not None and not _is_by_anyio(cancelled):

@@ -1,4 +1,4 @@
-"""Waiting for a job under trio."""
+"""Waits for jobs under trio."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ checkpoint_if_cancelled = trio.lowlevel.checkpoint_if_cancelled
 
 
 def deliver(waker: trio.lowlevel.TrioToken, jobs: Sequence[Job]) -> None:
-    """Wake the tasks of ``jobs``, from another thread; a run that is over awaits nothing."""
+    """Wake the tasks of ``jobs`` from another thread; do nothing if the run has ended."""
     try:
         waker.run_sync_soon(_wake, jobs)
     except trio.RunFinishedError:
@@ -25,11 +25,11 @@ def deliver(waker: trio.lowlevel.TrioToken, jobs: Sequence[Job]) -> None:
 
 
 wake = deliver
-"""A task that is rescheduled by hand after its run has crashed would go to the next run."""
+"""Tasks of this run: one rescheduled after its run has crashed would end up in the next run."""
 
 
 def is_gone(waker: trio.lowlevel.TrioToken) -> bool:
-    """Return whether the run is over, which trio tells to those who ask it for something."""
+    """Return whether the run has ended, which trio reports when its token is used."""
     try:
         waker.run_sync_soon(_wake, ())
     except trio.RunFinishedError:
@@ -38,15 +38,15 @@ def is_gone(waker: trio.lowlevel.TrioToken) -> bool:
 
 
 def spawn(function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
-    """Run ``function`` in a task of its own."""
+    """Run ``function`` in its own task."""
     trio.lowlevel.spawn_system_task(function, *args, context=copy_context())
 
 
 @trio.lowlevel.enable_ki_protection
 async def carry_out(post: Callable[[Job], None], job: Job) -> None:
-    """Hand the job over and wait until it is delivered; a cancellation waits with us.
+    """Post the job and wait until it is delivered; a cancellation takes effect afterwards.
 
-    So does Ctrl-C, which would otherwise leave a task behind that is to be woken and does not wait.
+    So does Ctrl-C, which would otherwise leave a task that is woken without waiting.
     """
     job.task = trio.lowlevel.current_task()
     post(job)
@@ -55,7 +55,7 @@ async def carry_out(post: Callable[[Job], None], job: Job) -> None:
 
 @trio.lowlevel.enable_ki_protection
 async def ask(post: Callable[[Job], None], job: Job) -> None:
-    """Hand the job over and wait until it is delivered, or leave it if that is cancelled."""
+    """Post the job and wait until it is delivered; abandon it on a cancellation."""
 
     def leave(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
         job.task = None
@@ -69,7 +69,7 @@ async def ask(post: Callable[[Job], None], job: Job) -> None:
 async def fly(
     call: Callable[[], Coroutine[Any, Any, Any]], context: Context, flight: Flight
 ) -> Any:
-    """Await ``call()`` here, in a scope that is a shield once the flight is held."""
+    """Await ``call()`` here, in a scope that becomes a shield when the flight is held."""
     with trio.CancelScope(shield=flight.held) as flight.scope:
         return await in_context(context, call())
 

@@ -111,7 +111,7 @@ class Ending(Immutable):
         if self.status != other.status:
             return False
         if self.status == "completed" and other.outcome is None:
-            return True  # a journal does not record what a workflow returned
+            return True  # a journal need not record what a workflow returned
         return bool(self.detail == other.detail)
 
     def __str__(self) -> str:

@@ -405,7 +405,7 @@ async def not_a_branch() -> None:
 MISUSE: dict[str, tuple[Callable[[Context], Awaitable[Any]], str]] = {
     "a number of attempts": (
         lambda ctx: ctx.step("a", not_a_branch, retry=3),  # type: ignore[call-overload]
-        r"step 'a' was given retry=3; pass a Retry",
+        r"step 'a' got retry=3; pass a Retry",
     ),
     "no branches": (
         lambda ctx: ctx.parallel(None),  # type: ignore[arg-type]

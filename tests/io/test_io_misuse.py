@@ -139,7 +139,7 @@ async def test_a_wrapper_that_returns_no_awaitable_leaves_the_run_open(
     """If it fails, a run id is lost to a decorator that forgot to be async."""
     wrong: Any = functools.wraps(plain)(lambda ctx: 7)
     with pytest.raises(
-        UsageError, match=r"returned 7 and no awaitable; declare it with `async def`"
+        UsageError, match=r"returned 7, not an awaitable; declare it with `async def`"
     ):
         await workflow(wrong, storage=memory).start(run_id=RUN)
     assert await workflow(plain, storage=memory).start(run_id=RUN) == Success("called", RUN)
@@ -175,7 +175,7 @@ async def test_a_step_inside_of_a_step_is_refused(world: World) -> None:
 
         return await ctx.step("plan", plan)
 
-    with pytest.raises(UsageError, match="'llm' was asked for inside of step 'plan'") as caught:
+    with pytest.raises(UsageError, match="'llm' was requested inside of step 'plan'") as caught:
         await flow.start(run_id=RUN)
     assert caught.value.run_id == RUN
     assert (work.done, await journal_types(world.open())) == ([], ["start"])

@@ -280,7 +280,7 @@ async def test_a_strict_workflow_refuses_and_its_run_stays_open(memory: MemorySt
 
     await crash_after(memory, "pay")
     before = await memory.read_all(RUN)
-    with pytest.raises(ReplayMismatchError, match="asked for before 'pay'"):
+    with pytest.raises(ReplayMismatchError, match="requested before the recorded 'pay'"):
         await make("pay_now").start(run_id=RUN)
     assert [each.type for each in (await memory.read_all(RUN))[len(before) :]] == ["start"]
     assert await make("pay").start(run_id=RUN) == Success(1, RUN)

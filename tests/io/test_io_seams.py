@@ -211,7 +211,7 @@ async def test_nothing_else_is_done_between_the_halves(memory: MemoryStorage) ->
         async with attempt:
             await ctx.step("inner", lambda: 1)
 
-    with pytest.raises(UsageError, match="'inner' was asked for inside of step 'half'"):
+    with pytest.raises(UsageError, match="'inner' was requested inside of step 'half'"):
         await halves(memory, body).start(run_id=RUN)
 
     async def entered_twice(ctx: Context, attempt: Attempt) -> None:

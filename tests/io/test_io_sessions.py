@@ -167,7 +167,7 @@ async def test_what_on_replay_raises_is_logged_and_goes_no_further(
             assert await run.record("a", lambda: 1, on_replay=on_replay) == 1
             assert await run.record("b", lambda: 2, on_replay=on_replay) == 2
     (first, second) = [record.getMessage() for record in caplog.records]
-    assert first == second == f"on_replay raised in run {RUN!r}; the result stands"
+    assert first == second == f"on_replay raised in run {RUN!r}; the step's result is unaffected"
 
 
 async def test_leaving_the_block_closes_without_ending_the_run(world: World) -> None:

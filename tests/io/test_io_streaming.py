@@ -344,7 +344,7 @@ async def test_no_step_is_taken_while_items_come(memory: MemoryStorage) -> None:
         async with ctx.stream("llm", Source([1])) as items:
             await consume(items)
 
-    with pytest.raises(UsageError, match="asked for inside of step 'llm'"):
+    with pytest.raises(UsageError, match="requested inside of step 'llm'"):
         await flow.start(run_id=RUN)
     assert await journal_types(memory) == ["start"]
 
