@@ -5,8 +5,8 @@ Rules:
   retries, also if steps run concurrently.
 - A step without that note (of the TypeScript kassette, or of older releases) is counted from the
   entry before it in its session: exact for sequential steps, an upper bound for concurrent ones.
-- Entries copied by a fork have the source's timestamps: the durations of steps that note their start
-  are known there, those of sessions are not.
+- Entries copied by a fork have the source's timestamps: the durations of steps that note their
+  start are known there, those of sessions are not.
 - ``replays`` is the number of steps that were already recorded when a session began.
 - A session without an ending crashed or was closed, or it is the newest and may still be running.
 """
@@ -62,9 +62,10 @@ class SessionSpan(Immutable, kw_only=True):
 
 @final
 class StepSpan(Immutable, kw_only=True):
-    """A step that ran live, from ``begin`` to its entry; ``measured`` if the step noted when.
+    """A step that ran live, from ``begin`` to its entry.
 
-    ``attempts`` is None where they were not noted, as of a step that needed one.
+    ``measured`` is whether the step recorded when it began. ``attempts`` is None if they were not
+    recorded, as for a step with a single attempt.
     """
 
     session: int

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 PLACE = 40
 SUMMARY = "show how long each session, step and wait took"
 DESCRIPTION = (
-    "A journal records when a step ended. Its time is counted from the entry before it, so\n"
-    "for steps that ran concurrently it is an upper bound."
+    "A step's time is counted from its first call. Journals of older releases do not record\n"
+    "that; there it is counted from the entry before it, which is an upper bound for steps\n"
+    "that ran concurrently."
 )
 PROGRESS = "reading the journal"
 

@@ -380,7 +380,7 @@ class _Replay:
         lines = [
             f"the workflow and {str(self._journal.path)!r} diverge at offset {offset}",
             f"  recorded:   {recorded}",
-            f"  asked for:  {asked}",
+            f"  requested:  {asked}",
             "  before it:",
         ]
         for step_id, how in self.answered.items():

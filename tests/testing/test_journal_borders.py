@@ -150,7 +150,7 @@ async def test_nothing_runs_once_they_have_parted(path: Path) -> None:
                 await ctx.step("pay", ran.append, 1)
 
     lines = await parting(JournalReplay(path), stubborn, allow_live=["pay"])
-    assert lines[2] == "  asked for:  step 'other', with the arguments ()"
+    assert lines[2] == "  requested:  step 'other', with the arguments ()"
     assert ran == []
 
 
@@ -190,7 +190,7 @@ async def test_a_branch_that_the_journal_does_not_have_is_compared_with_what_is_
 
     lines = await parting(JournalReplay(path), split)
     assert lines[1] == "  recorded:   step 'fetch' -> 'answer to a'"
-    assert lines[2] == "  asked for:  step 'a:fetch', with the arguments ()"
+    assert lines[2] == "  requested:  step 'a:fetch', with the arguments ()"
 
 
 async def test_a_step_that_was_answered_without_the_journal_has_no_offset(path: Path) -> None:
@@ -220,7 +220,7 @@ async def test_what_fits_on_the_line_is_shown_whole(size: int, end: str, path: P
         await ctx.step("other", never, "x" * size)
 
     lines = await parting(JournalReplay(path), other)
-    shown = lines[2].removeprefix("  asked for:  step 'other', with the arguments ")
+    shown = lines[2].removeprefix("  requested:  step 'other', with the arguments ")
     assert shown == f"('{'x' * size}{end}"
 
 

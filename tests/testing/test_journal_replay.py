@@ -149,7 +149,7 @@ async def test_the_failure_shows_where_they_part(journal: Path) -> None:
     assert str(caught.value).splitlines() == [
         f"the workflow and {str(journal)!r} diverge at offset 5",
         "  recorded:   step 'delay:3600000ms' -> " + repr(_recorded(journal)[1].result),
-        f"  asked for:  step 'translate', with the arguments {shown[:160]}… (212 characters)",
+        f"  requested:  step 'translate', with the arguments {shown[:160]}… (212 characters)",
         "  before it:",
         "    offset   1  'think' replayed",
         "  unused:     offset 6  'mail:send'",
@@ -177,7 +177,7 @@ async def test_a_branch_is_compared_with_the_same_branch(journal: Path) -> None:
     with pytest.raises(AssertionError, match="diverge at offset 7") as caught:
         await JournalReplay(journal).run(changed)
     assert "recorded:   step 'chat:send' -> 'answer to ok'" in str(caught.value)
-    assert "asked for:  step 'chat:post', with the arguments ()" in str(caught.value)
+    assert "requested:  step 'chat:post', with the arguments ()" in str(caught.value)
 
 
 async def test_of_branches_that_part_the_first_is_shown(journal: Path) -> None:
@@ -189,7 +189,7 @@ async def test_of_branches_that_part_the_first_is_shown(journal: Path) -> None:
 
         await ctx.parallel({"mail": post, "chat": post})
 
-    with pytest.raises(AssertionError, match=r"asked for:  step '(mail|chat):post'") as caught:
+    with pytest.raises(AssertionError, match=r"requested:  step '(mail|chat):post'") as caught:
         await JournalReplay(journal).run(changed)
     assert str(caught.value).count("asked for:") == 1
 
@@ -203,7 +203,7 @@ async def test_a_bare_except_cannot_hide_that_they_part(journal: Path) -> None:
         except BaseException:
             return "all is well"
 
-    with pytest.raises(AssertionError, match="asked for:  step 'other'"):
+    with pytest.raises(AssertionError, match="requested:  step 'other'"):
         await JournalReplay(journal).run(careless, allow_unused=["think"])
 
 
@@ -239,7 +239,7 @@ async def test_a_step_recorded_under_another_name_is_shown(tmp_path: Path) -> No
     async def flow(ctx: Context) -> int:
         return await ctx.step("a", never)
 
-    with pytest.raises(AssertionError, match="asked for:  step 'a' under the name 'a'") as caught:
+    with pytest.raises(AssertionError, match="requested:  step 'a' under the name 'a'") as caught:
         await JournalReplay(path).run(flow)
     assert "diverge at offset 1" in str(caught.value)
 
@@ -290,7 +290,7 @@ async def test_what_each_mode_runs_and_writes(mode: str, journal: Path, tmp_path
     known = JournalReplay(journal, mode=mode)
     fresh = JournalReplay(tmp_path / "deep" / "run-9.jsonl", mode=mode)
     if mode in ("none", "once"):
-        with pytest.raises(AssertionError, match="asked for:  step 'more'"):
+        with pytest.raises(AssertionError, match="requested:  step 'more'"):
             await known.run(longer, "cats", answers={"verdict": "ok"})
         assert (calls, journal.read_bytes()) == ([], before)
     else:
@@ -356,7 +356,7 @@ async def test_crashing_a_recorded_run_finds_what_is_wrong_with_today_s_code(
     journal: Path,
 ) -> None:
     """A step that would run live would run some forty times, and bad code would pass."""
-    with pytest.raises(AssertionError, match="asked for:  step 'think'"):
+    with pytest.raises(AssertionError, match="requested:  step 'think'"):
         await JournalReplay(journal, lines=1).crash_everywhere(triage(never))
     seen: list[str] = []
 

@@ -98,7 +98,7 @@ def test_the_failure_is_the_report_and_nothing_of_the_library(project: pytest.Py
     for line in (
         "run-1.jsonl' diverge at offset 2",
         "E         recorded:   step 'send' -> 'answer to answer to life'",
-        "E         asked for:  step 'post', with the arguments ('answer to life',)",
+        "E         requested:  step 'post', with the arguments ('answer to life',)",
         "E         before it:",
         "E           offset   1  'think' replayed",
         "E       Allow it to run with allow_live=['post'], ",

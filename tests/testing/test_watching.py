@@ -145,7 +145,7 @@ async def test_a_step_in_halves_is_replayed_or_not_begun(path: Path) -> None:
     assert await JournalReplay(path, mode="once").run(flow) == Success(7, "run-1")
     assert await JournalReplay(path).run(flow) == Success(7, "run-1")
     assert did == ["work"]
-    with pytest.raises(AssertionError, match="asked for:  step 'half#2', with"):
+    with pytest.raises(AssertionError, match="requested:  step 'half#2', with"):
         await JournalReplay(path).run(longer)
     assert did == ["work"]
     survived = await crash_everywhere(flow)
@@ -163,7 +163,7 @@ async def test_an_attempt_that_may_not_be_made_is_let_go_of(path: Path) -> None:
         did.append("begun")
 
     await JournalReplay(path, mode="once").run(one)
-    with pytest.raises(AssertionError, match="asked for:  step 'half'") as caught:
+    with pytest.raises(AssertionError, match="requested:  step 'half'") as caught:
         await JournalReplay(path).run(flow)
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
