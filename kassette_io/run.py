@@ -368,6 +368,8 @@ class Run(Driver):
 
     async def fail_step(self, step_id: str, error: BaseException) -> None:
         """Record that a step has ended without a result."""
+        if self._recorder is not None:
+            self._recorder.failed(step_id)
         await self._report_failure(StepFailed(step_id), error)
         if self._watch is not None:
             self._watch.tell("step_failed", step_id, error)

@@ -1,6 +1,7 @@
 """Analyses of a journal: entries in, findings out, one file per question; no IO, no output.
 
 - ``spans``        how long each session, step and wait took
+- ``found``        what a session finds of an earlier one that never ended
 - ``open_waits``   the events that a run still waits for
 - ``fork_points``  where a run can be forked, and what the fork replays
 - ``difference``   where two runs diverge
