@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutation.__main__ import Name, draw, name_of, read_lists
+from tests.mutation.__main__ import Name, choose, draw, name_of, read_lists
 from tests.mutation.children import forked
 from tests.mutation.mutants import mutants_of
 from tests.mutation.suites import NOT_JUDGED, ROOT, SUITES, files_of, path_of
@@ -97,6 +97,21 @@ def test_every_module_is_judged_by_one_suite() -> None:
     assert len(judged) == len(set(judged))
     assert written - {path_of(each) for each in judged} == NOT_JUDGED
     assert all((ROOT / file).is_file() for suite in SUITES for file in files_of(suite))
+
+
+def test_modules_are_chosen_by_name_by_its_last_part_or_by_any_package_around_them() -> None:
+    """Whoever asks for one folder would have to write down its files, and forget the new ones."""
+    every = choose([])
+    assert choose(["kassette.waits"]) == choose(["waits"]) == ["kassette.waits"]
+    assert choose(["kassette_cli.output.units", "waits"]) == [
+        "kassette.waits",
+        "kassette_cli.output.units",
+    ]
+    for package in ("kassette", "kassette.evidence", "kassette_io.testing", "kassette_cli.verbs"):
+        inside = [each for each in every if f"{each}.".startswith(f"{package}.")]
+        assert choose([f"{package}.*"]) == inside != []
+    with pytest.raises(SystemExit, match=r"no module kassette\.evidenc\.\*, wait\. There are "):
+        choose(["kassette.evidenc.*", "wait", "waits"])
 
 
 def test_a_sample_is_the_same_for_its_seed_and_leaves_out_what_is_known_to_survive() -> None:
