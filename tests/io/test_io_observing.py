@@ -11,6 +11,7 @@ from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
 from kassette_io import (
+    Attempt,
     Context,
     MemoryStorage,
     Observer,
@@ -109,6 +110,28 @@ async def test_an_observer_hears_of_every_moment(memory: MemoryStorage) -> None:
     with pytest.raises(UsageError):
         await flow.start(run_id=RUN)
     assert heard == [("refused", RUN, "TerminalRunError")]
+
+
+async def test_an_observer_hears_why_an_attempt_has_no_result(memory: MemoryStorage) -> None:
+    """If it fails, a trace of an adapter's call says that it failed, and not of what."""
+    heard: list[tuple[Any, ...]] = []
+
+    @workflow(storage=memory, observers=[telling(heard)])
+    async def flow(ctx: Context) -> None:
+        for error in (None, KeyError("early")):
+            begun = await ctx.begin("half")
+            assert isinstance(begun, Attempt)
+            await begun.fail(error)
+        for error in (None, KeyError("late")):
+            begun = await ctx.begin("half")
+            assert isinstance(begun, Attempt)
+            async with begun:
+                await begun.fail(error)
+
+    assert await flow.start(run_id=RUN) == Success(None, RUN)
+    failed = [each for each in heard if each[0] == "step_failed"]
+    errors = ("_Unfinished", "KeyError", "_Unfinished", "KeyError")
+    assert failed == [("step_failed", 1, "half", error) for error in errors]
 
 
 async def test_sessions_without_the_wrapper_are_told_of_as_well(memory: MemoryStorage) -> None:
