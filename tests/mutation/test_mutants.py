@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.mutation import trial
 from tests.mutation.__main__ import Name, choose, draw, name_of, read_lists
 from tests.mutation.children import forked
 from tests.mutation.mutants import mutants_of
@@ -164,6 +166,21 @@ def test_every_other_program_is_executed() -> None:
     with forked():
         done = subprocess.run(["sh", "-c", "echo $0"], capture_output=True, check=True)
     assert done.stdout == b"sh\n"
+
+
+@pytest.mark.parametrize("code", [trial.SURVIVED, trial.KILLED])
+def test_a_trial_ends_whatever_its_tests_have_closed(code: int) -> None:
+    """Each trial would go on as a bench of its own, and soon there would be thousands."""
+
+    def work() -> int:
+        sys.stdout.close()
+        return code
+
+    bench = os.getpid()
+    pid, status = trial.wait(trial.fork(work))
+    assert os.getpid() == bench
+    assert pid != bench
+    assert os.waitstatus_to_exitcode(status) == code
 
 
 JUDGED = """
