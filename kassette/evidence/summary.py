@@ -152,7 +152,7 @@ def _deciding_line(
     """
     while line is not None:
         begin = line.start()
-        if line[1] != b"start" or (begin == 0 and whole):
+        if line[1] != b"start" or begin == 0:
             return line
         begin = block.rfind(b"\n", 0, begin - 1) + 1
         line = _LINE.match(block, begin) if begin or whole else None

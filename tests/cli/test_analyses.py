@@ -20,6 +20,7 @@ from kassette import (
     StartEntry,
     StepEntry,
     SuspendEntry,
+    decode_journal,
 )
 from kassette.evidence.difference import Difference, compare
 from kassette.evidence.fork_points import fork_points
@@ -156,6 +157,14 @@ def test_timeline_of_a_fork_does_not_time_what_was_copied() -> None:
     ]
     assert [span["copied"] for span in spans if span["type"] == "session"] == [True, False]
     assert spans[3]["replays"] == 2
+
+
+def test_timeline_of_one_session_is_timed() -> None:
+    """The run that needed no second session, which most are, would be shown as a copy without times."""
+    session, *steps = timeline(decode_journal(JOURNALS["completed"].encode()).entries)
+    assert isinstance(session, SessionSpan)
+    assert (session.copied, session.seconds) == (False, 2.0)
+    assert [step.seconds for step in steps] == [1.5, 0.0]
 
 
 @pytest.mark.parametrize(("more", "ending"), [(False, "suspend"), (True, None)])

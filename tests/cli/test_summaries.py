@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from kassette import JournalCorruptionError, StorageError, SuspendedRun, decode_journal
+from kassette import (
+    JournalCorruptionError,
+    StorageError,
+    SuspendedRun,
+    Unsettled,
+    decode_journal,
+)
 from kassette.evidence import summary
 from kassette.evidence.summary import BLOCK, RunSummary, Wanted, summarise, summarise_ends
 from kassette.timestamps import instant
@@ -23,6 +29,9 @@ ENDINGS = {
     "step": "",
     "complete": f'{{"type":"complete","session":2,"offset":302,"timestamp":"{T2}"}}\n',
     "complete and more": f'{{"type":"complete","session":2,"offset":302,"timestamp":"{T2}","x":1}}\n',
+    "cancel": f'{{"type":"cancel","session":2,"offset":302,"timestamp":"{T2}"}}\n',
+    "resume": f'{{"type":"resume","session":2,"offset":302,"timestamp":"{T2}",'
+    '"eventName":"approval","value":1}\n',
     "error": f'{{"type":"error","session":2,"offset":302,"timestamp":"{T2}","message":"no"}}\n',
     "suspend": f'{{"type":"suspend","session":2,"offset":302,"timestamp":"{T2}",'
     '"reason":"r","waitingFor":"approval"}\n',
@@ -67,6 +76,14 @@ def test_the_deadline_of_a_wait_is_left_to_status(tmp_path: Path, begins: str) -
     """The deadline of the last wait would be told, which is not the one that is enforced."""
     found = of_file(tmp_path, begins + ENDINGS["suspend again"].replace('"offset":302,', ""))
     assert found.status == SuspendedRun(waiting_for="approval")
+    assert found.waiting_for == "approval"
+
+
+def test_a_run_without_entries_has_done_nothing() -> None:
+    """A run that was never written would be listed with a session, or end the list."""
+    assert summarise("r", []) == RunSummary(
+        run_id="r", status=Unsettled(), steps=0, sessions=0, started=None, last_entry=None
+    )
 
 
 def test_only_the_end_of_a_long_journal_is_read(tmp_path: Path) -> None:
@@ -102,6 +119,7 @@ def test_a_journal_in_another_form_is_read_as_a_whole(tmp_path: Path, journal: s
         JOURNALS["damaged"],
         COMPLETED + "{damaged\n",
         LONG + "{damaged\n",
+        LONG + "\n" + START_302,
         COMPLETED.replace('"offset":3', '"offset":7'),
         START + SUSPEND.replace('"waitingFor":"approval"', '"waitingFor":7'),
     ],
@@ -187,7 +205,7 @@ def test_what_this_library_writes_is_told_without_decoding_it(
     expected = whole(journal)
     assert found == expected
     assert found.steps == steps
-    assert len(decoded) == (ending not in ("step", "complete"))
+    assert len(decoded) == (ending not in ("step", "complete", "resume"))
 
 
 @pytest.mark.usefixtures("decoded")
@@ -217,8 +235,8 @@ def test_a_long_journal_has_at_most_as_many_steps_as_entries(tmp_path: Path, end
     found = of_file(tmp_path, LONG + ENDINGS[ending].replace("302", "301").replace('n":2', 'n":1'))
     assert found.exact is False
     assert found.sessions == 1
-    # every entry but the starts and the end may be a step; a wait in between is not known of
-    assert found.steps == 300 + ending.startswith("suspend")
+    # every entry but the starts and the end may be a step; waits and events are not known of
+    assert found.steps == 300 + (ending.startswith("suspend") or ending == "resume")
 
 
 def test_a_run_is_old_once_it_is_older(tmp_path: Path) -> None:
@@ -240,7 +258,25 @@ def test_a_table_of_many_runs_keeps_no_file_open(tmp_path: Path) -> None:
     assert len(os.listdir("/dev/fd")) == opened
 
 
+HEAD = START.encode().ljust(BLOCK, b" ")
+"""The first block of a journal that has another one."""
+END = ENDINGS["complete"].encode()
+
+
 def test_a_last_block_of_starts_alone_does_not_tell_the_state() -> None:
     """A long run whose last sessions did nothing would be told by a line that was cut in two."""
-    head = START.encode().ljust(BLOCK, b" ")
-    assert summarise_ends("r", head, b"the rest of a step\n" + START_302.encode()) is None
+    assert summarise_ends("r", HEAD, b"the rest of a step\n" + START_302.encode()) is None
+
+
+def test_what_a_last_block_begins_with_is_no_line() -> None:
+    """A result that ends as an entry does would be told as the state of its run."""
+    assert summarise_ends("r", HEAD, END) is None
+    assert summarise_ends("r", HEAD, ENDINGS["resume"].encode() + START_302.encode()) is None
+
+
+@pytest.mark.parametrize("after", ["", START_302])
+def test_a_last_block_may_begin_with_the_end_of_a_line(after: str) -> None:
+    """A list would read some long journals as a whole, for where their lines happen to be cut."""
+    found = summarise_ends("r", HEAD, b"\n" + ENDINGS["resume"].encode() + after.encode())
+    assert found is not None
+    assert found.word == "unsettled"

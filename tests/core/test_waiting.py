@@ -463,6 +463,24 @@ def test_an_abandoned_outer_block_forgets_nested_waits() -> None:
     assert session.step("llm", 1, ("x", "a")) == 1
 
 
+def test_a_nested_block_may_be_tried_again_beside_a_wait() -> None:
+    """A tool that is tried again after a timeout would be refused, because another one still waits."""
+    session = opened()
+    session.do(EnterParallel(("y",)))
+    with pytest.raises(SuspendError):
+        session.wait("other", ("y",))
+    session.do(EnterParallel(("x",)))
+    session.do(EnterParallel(("a",), ("x",)))
+    with pytest.raises(SuspendError):
+        session.wait("ok", ("x", "a"))
+    session.tell(LeaveParallel(("a",), ("x",)))
+    session.do(LeaveParallel(("x",), abandoned=True))
+    assert session.state() is State.SUSPENDING
+    session.do(EnterParallel(("x",)))
+    session.do(EnterParallel(("a",), ("x",)))
+    assert session.step("llm", 1, ("x", "a")) == 1
+
+
 def test_an_abandoned_block_leaves_a_concurrent_blocks_branches_suspended() -> None:
     """With two blocks at once, a suspended branch of the other one could go on past its wait."""
     session = opened()

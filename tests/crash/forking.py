@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import threading
 from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,7 @@ from kassette import WriteContentionError
 from kassette_io import LocalStorage, Run, start
 from kassette_io.storages import run_lock
 
+from .journals import is_held_open
 from .processes import Channel
 
 RUN_ID = "run"
@@ -61,7 +63,8 @@ def _be_forked(channel: Channel, tell: int, storage: LocalStorage, run: Run, bac
 
 
 async def _try_everything(storage: LocalStorage, run: Run) -> dict[str, Any]:
-    told = {"record": await _recorded(run, "mine")}
+    told: dict[str, Any] = {"holds": is_held_open(Path(storage.directory, f"{RUN_ID}.jsonl"))}
+    told["record"] = await _recorded(run, "mine")
     await storage.release(RUN_ID, 1)
     storage.abandon(RUN_ID, 1)
     await run.aclose()

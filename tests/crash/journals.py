@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,3 +39,9 @@ class Journal:
         starts = [each["session"] for each in self.entries if each["type"] == "start"]
         assert starts == sorted(set(starts)), "two sessions have one number"
         assert set(sessions) == set(starts), "a session wrote without a start"
+
+
+def is_held_open(path: Path) -> bool:
+    """Tell whether this process has a descriptor of the file."""
+    descriptors = Path("/proc/self/fd").iterdir()
+    return str(path) in [os.readlink(each) for each in descriptors if each.is_symlink()]

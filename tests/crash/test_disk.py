@@ -18,7 +18,7 @@ from kassette_io import Context, LocalStorage, Success, fork, start, workflow
 from kassette_io.storages import local_journal
 
 from .faults import Disk, Fault, fails, then_fails, writes_only
-from .journals import Journal
+from .journals import Journal, is_held_open
 
 pytestmark = pytest.mark.anyio
 
@@ -42,12 +42,6 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 
 def durable(name: str) -> list[tuple[str, str]]:
     return [("write", name), ("fsync", name)]
-
-
-def is_held_open(path: Path) -> bool:
-    """Tell whether this process has a descriptor of the file."""
-    descriptors = Path("/proc/self/fd").iterdir()
-    return str(path) in [os.readlink(each) for each in descriptors if each.is_symlink()]
 
 
 async def left_by_a_crash(directory: Path) -> bytes:

@@ -32,6 +32,7 @@ def test_a_forked_child_has_no_part_in_the_session(
     """
     parent = processes.start(hold_and_fork, backend=backend, directory=str(tmp_path), how=how)
     child = parent.channel.receive()["child"]
+    assert child["holds"] is False
     assert "belongs to the process that forked this one" in child["record"]
     assert "is open in another session" in child["same storage"]
     assert "is open in another session" in child["new"]

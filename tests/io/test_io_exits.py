@@ -58,6 +58,32 @@ async def test_an_exit_is_a_crash_not_a_failure(
     assert await flow.start(run_id=RUN) == Success([1, 2], RUN)
 
 
+async def test_d2_two_exits_inside_of_branches_are_both_raised(world: World) -> None:
+    """If it fails, one of two reasons why a process ends is lost."""
+
+    class Stop(BaseException):
+        pass
+
+    @workflow(storage=world.open())
+    async def flow(ctx: Context) -> None:
+        async def leaves(own: Context) -> None:
+            raise Stop("at once")
+
+        async def follows(own: Context) -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                raise Stop("as it was cancelled")
+
+        await ctx.parallel({"follows": follows, "leaves": leaves})
+
+    with pytest.raises(BaseExceptionGroup) as raised:
+        await flow.start(run_id=RUN)
+    assert raised.group_contains(Stop, match="at once")
+    assert raised.group_contains(Stop, match="as it was cancelled")
+    assert await journal_types(world.open()) == ["start"]
+
+
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 def test_d2_an_exit_inside_a_branch_is_a_crash_too(
     world: World, kind: type[BaseException], anyio_backend: str

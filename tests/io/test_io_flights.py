@@ -416,7 +416,7 @@ MISUSE: dict[str, tuple[Callable[[Context], Awaitable[Any]], str]] = {
         "pass a dict of branch keys",
     ),
     "no function": (
-        lambda ctx: ctx.parallel({"a": None}),  # type: ignore[dict-item]
+        lambda ctx: ctx.parallel({"b": not_a_branch, "a": None}),  # type: ignore[dict-item]
         "branch 'a' is None, which is not a function",
     ),
     "a coroutine": (
@@ -481,3 +481,25 @@ async def test_a_task_that_was_cancelled_before_can_tell_a_stray_cancellation(
     outcome = await task
     assert isinstance(outcome, Failed)
     assert "was cancelled, but the workflow itself was not" in str(outcome.error)
+
+
+@ASYNCIO
+async def test_a_branch_whose_future_was_cancelled_has_failed(memory: MemoryStorage) -> None:
+    """If it fails, a workflow goes on without the result of a branch, or ends in a KeyError."""
+
+    @workflow(storage=memory)
+    async def flow(ctx: Context) -> Any:
+        async def awaits(own: Context) -> None:
+            future = asyncio.get_running_loop().create_future()
+            future.cancel()
+            await future
+
+        async def works(own: Context) -> int:
+            return await own.step("works", lambda: 1)
+
+        return await ctx.parallel({"awaits": awaits, "works": works})
+
+    outcome = await flow.start(run_id=RUN)
+    assert isinstance(outcome, Failed)
+    assert "was cancelled, but branch 'awaits' itself was not" in str(outcome.error)
+    assert await journal_types(memory) == ["start", "step", "error"]

@@ -20,6 +20,7 @@ from kassette_io import (
     Storage,
     Success,
     Suspended,
+    SuspendError,
     UsageError,
     Workflow,
     fork,
@@ -284,6 +285,16 @@ async def test_a_fork_with_the_plain_session(world: World) -> None:
         await run.complete()
     resumes = [each for each in await world.open().read_all(RUN) if isinstance(each, ResumeEntry)]
     assert [each.value for each in resumes] == [False]
+
+
+async def test_the_task_of_a_fork_knows_whether_it_was_told_of_a_suspension(world: World) -> None:
+    """If it fails, a framework that drives a fork itself cannot see that it swallowed one."""
+    await finished(world)
+    async with await fork(world.open(), RUN, source="source", from_offset=2) as run:
+        assert not run.was_told
+        with pytest.raises(SuspendError):
+            await run.wait_for_event("other")
+        assert run.was_told
 
 
 async def test_a_fork_into_which_somebody_writes_is_fenced() -> None:

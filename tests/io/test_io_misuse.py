@@ -289,16 +289,23 @@ async def test_interchangeable_steps_may_overlap(world: World) -> None:
 
 async def test_two_branches_that_wait_for_one_event_are_refused_at_once(world: World) -> None:
     """If it fails, the mistake shows when a person has answered, and the run is over then."""
+    raised: list[BaseException] = []
 
     @workflow(storage=world.open())
     async def flow(ctx: Context) -> None:
         async def asks(branch: Context) -> Any:
             return await branch.suspend("ok")
 
-        await ctx.parallel({"x": asks, "y": asks})
+        try:
+            await ctx.parallel({"x": asks, "y": asks})
+        except BaseException as error:
+            raised.append(error)
+            raise
 
-    with pytest.raises(UsageError, match="two waits have the event name 'ok'"):
+    with pytest.raises(UsageError, match="two waits have the event name 'ok'") as mistake:
         await flow.start(run_id=RUN)
+    assert raised == [mistake.value]
+    assert not hasattr(mistake.value, "__notes__"), "the branch that waits has not failed"
     assert await journal_types(world.open()) == ["start"]
 
 

@@ -103,11 +103,14 @@ async def test_d8_the_context_of_the_parent_is_refused_in_a_branch(world: World)
                 lambda: ctx.suspend("e"),
                 lambda: ctx.sleep(0),
                 lambda: ctx.parallel({"y": nested}),
+                lambda: ctx.begin("a"),
             ]
             for call in calls:
                 with pytest.raises(UsageError, match="branch 'x' used the context of") as caught:
                     await call()
                 refused.append(str(caught.value))
+            with pytest.raises(UsageError, match="branch 'x' used the context of"):
+                ctx.stream("a", nested)
             await own.parallel({"y": nested})
 
         async def nested(own: Context) -> None:
@@ -119,7 +122,7 @@ async def test_d8_the_context_of_the_parent_is_refused_in_a_branch(world: World)
         await ctx.step("a", work.work, "afterwards")
 
     assert await flow.start(run_id=RUN) == Success(None, RUN)
-    assert len(refused) == 4
+    assert len(refused) == 5
     assert work.done == ["own", "afterwards"]
 
 
@@ -142,6 +145,50 @@ async def test_d8_the_context_of_a_sibling_is_refused(world: World) -> None:
         await ctx.parallel({"a": lends, "b": borrows})
 
     assert await flow.start(run_id=RUN) == Success(None, RUN)
+
+
+async def test_d8_a_branch_may_use_the_context_of_another_run(world: World) -> None:
+    """If it fails, a workflow that runs another one cannot let it report to itself."""
+
+    @workflow(storage=world.open())
+    async def flow(ctx: Context) -> None:
+        async def reports(_: Context) -> None:
+            await ctx.step("reported", lambda: 1)
+
+        @workflow(storage=world.open())
+        async def inner(own: Context) -> None:
+            await own.parallel({"x": reports})
+
+        assert await inner.start(run_id="inner") == Success(None, "inner")
+
+    assert await flow.start(run_id=RUN) == Success(None, RUN)
+    assert await journal_steps(world.open()) == {"reported": 1}
+
+
+async def test_d8_a_task_of_the_workflow_may_work_for_a_branch(world: World) -> None:
+    """If it fails, an adapter whose one worker serves all branches cannot take their steps."""
+
+    @workflow(storage=world.open())
+    async def flow(ctx: Context) -> None:
+        asked, done = Event(), Event()
+        lent: list[Context] = []
+
+        async def worker() -> None:
+            await asked.wait()
+            await lent[0].step("work", lambda: 1)
+            done.set()
+
+        async def branch(own: Context) -> None:
+            lent.append(own)
+            asked.set()
+            await done.wait()
+
+        async with create_task_group() as tasks:
+            tasks.start_soon(worker)
+            await ctx.parallel({"x": branch})
+
+    assert await flow.start(run_id=RUN) == Success(None, RUN)
+    assert await journal_steps(world.open()) == {"x:work": 1}
 
 
 async def test_d8_tasks_of_a_branch_may_use_its_context(world: World) -> None:

@@ -11,10 +11,12 @@ from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
 from kassette_io import (
+    Attempt,
     Context,
     MemoryStorage,
     Observer,
     Retry,
+    RunCancelledError,
     Success,
     Suspended,
     UsageError,
@@ -23,7 +25,7 @@ from kassette_io import (
     start,
     workflow,
 )
-from tests.io.stories import RUN
+from tests.io.stories import RUN, Clock
 
 pytestmark = pytest.mark.anyio
 MOMENTS = [name for name in vars(Observer) if not name.startswith("_")]
@@ -111,6 +113,28 @@ async def test_an_observer_hears_of_every_moment(memory: MemoryStorage) -> None:
     assert heard == [("refused", RUN, "TerminalRunError")]
 
 
+async def test_an_observer_hears_why_an_attempt_has_no_result(memory: MemoryStorage) -> None:
+    """If it fails, a trace of an adapter's call says that it failed, and not of what."""
+    heard: list[tuple[Any, ...]] = []
+
+    @workflow(storage=memory, observers=[telling(heard)])
+    async def flow(ctx: Context) -> None:
+        for error in (None, KeyError("early")):
+            begun = await ctx.begin("half")
+            assert isinstance(begun, Attempt)
+            await begun.fail(error)
+        for error in (None, KeyError("late")):
+            begun = await ctx.begin("half")
+            assert isinstance(begun, Attempt)
+            async with begun:
+                await begun.fail(error)
+
+    assert await flow.start(run_id=RUN) == Success(None, RUN)
+    failed = [each for each in heard if each[0] == "step_failed"]
+    errors = ("_Unfinished", "KeyError", "_Unfinished", "KeyError")
+    assert failed == [("step_failed", 1, "half", error) for error in errors]
+
+
 async def test_sessions_without_the_wrapper_are_told_of_as_well(memory: MemoryStorage) -> None:
     """If it fails, a framework that drives sessions itself cannot be traced."""
     heard: list[tuple[Any, ...]] = []
@@ -125,6 +149,34 @@ async def test_sessions_without_the_wrapper_are_told_of_as_well(memory: MemorySt
     async with await fork(memory, "b", source=RUN, from_offset=2, observers=[observer]) as run:
         await run.complete()
     assert heard == [("refused", RUN, "UsageError"), ("opened", 2), ("closed", 2, "complete", None)]
+    heard.clear()
+    async with await fork(memory, "c", source=RUN, from_offset=2, observers=[observer]):
+        pass
+    assert heard == [("opened", 2), ("closed", 2, None, None)]
+
+
+async def test_an_observer_hears_how_a_run_has_ended(memory: MemoryStorage, clock: Clock) -> None:
+    """If it fails, a dashboard shows a run that failed, or was cancelled, as one that was left."""
+    heard: list[tuple[Any, ...]] = []
+
+    @workflow(storage=memory, observers=[telling(heard)])
+    async def fails(ctx: Context) -> None:
+        raise KeyError
+
+    await fails.start(run_id="a")
+    assert heard == [("opened", 1), ("closed", 1, "error", None)]
+    heard.clear()
+
+    @workflow(storage=memory, observers=[telling(heard)])
+    async def waits(ctx: Context) -> None:
+        await ctx.suspend("go", timeout=60)
+
+    assert await waits.start(run_id=RUN) == Suspended("go", RUN)
+    heard.clear()
+    clock.forward(61)
+    with pytest.raises(RunCancelledError):
+        await waits.resume(RUN, "go", 1)
+    assert heard == [("closed", 2, "cancel", None), ("refused", RUN, "RunCancelledError")]
 
 
 async def test_a_cancelled_session_is_closed_and_its_step_has_failed(memory: MemoryStorage) -> None:
@@ -168,6 +220,7 @@ async def test_what_an_observer_raises_is_logged_once_and_goes_no_further(
         assert await flow.start(run_id=RUN) == Success(None, RUN)
     moments = ["opened", "step_started", "step_succeeded", "closed"]
     assert [record.getMessage().split(" ")[0] for record in caplog.records] == moments
+    assert {record.name for record in caplog.records} == {"kassette"}
     assert [each[0] for each in heard] == [*moments[:3], *moments[1:3], "closed"]
 
 
@@ -185,7 +238,7 @@ async def test_a_refusal_is_told_whoever_raises(
     assert len(caplog.records) == 1
 
 
-@pytest.mark.parametrize("given", [None, 5, Observer, Observer(), [print], ["x"]])
+@pytest.mark.parametrize("given", [None, 5, Observer, Observer(), [print], ["x"], [Observer(), 5]])
 async def test_what_is_no_list_of_observers_is_refused_at_once(
     memory: MemoryStorage, given: Any
 ) -> None:

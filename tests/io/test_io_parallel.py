@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any
+from weakref import ref
 
 import pytest
 from anyio import Event, Semaphore, create_task_group
@@ -211,6 +213,33 @@ async def test_the_first_failed_branch_is_raised_with_the_others_noted(world: Wo
     assert fast_note == "branch 'fast' failed as well: KeyError('second')"
     assert grouped_note.startswith("branch 'grouped' failed as well: ExceptionGroup(")
     assert "OSError('third')" in grouped_note
+
+
+async def test_the_error_of_a_branch_is_freed_once_it_is_handled(memory: MemoryStorage) -> None:
+    """If it fails, what a failed branch held (a response, a connection) stays until the collector."""
+    freed: list[bool] = []
+
+    class Lost(Exception):
+        """One that can be watched."""
+
+    @workflow(storage=memory)
+    async def flow(ctx: Context) -> None:
+        async def fails(own: Context) -> None:
+            raise Lost
+
+        kept: Any = None
+        try:
+            await ctx.parallel({"fails": fails})
+        except Lost as error:
+            kept = ref(error)
+        freed.append(kept() is None)
+
+    gc.disable()
+    try:
+        await flow.start(run_id=RUN)
+    finally:
+        gc.enable()
+    assert freed == [True]
 
 
 async def test_a_failed_branch_does_not_stop_its_siblings(world: World) -> None:

@@ -261,12 +261,13 @@ async def test_r9_a_predicate_that_raises_leaves_the_steps_own_error(
     assert (flaky.attempts, naps.taken) == (1, [])
 
 
+@pytest.mark.parametrize("number", [int, float])
 async def test_d13_a_wake_time_of_the_other_implementation_is_read(
-    memory: MemoryStorage, clock: Clock, naps: Naps
+    memory: MemoryStorage, clock: Clock, naps: Naps, number: type[float]
 ) -> None:
     """If it fails, a sleep that JavaScript journaled as milliseconds cannot be gone on with."""
     await memory.append(RUN, opening(1))
-    wake = int((clock.time.timestamp() + 20) * 1000)
+    wake = number((clock.time.timestamp() + 20) * 1000)
     await memory.append(RUN, recording("delay:60000ms", wake))
 
     @workflow(storage=memory)

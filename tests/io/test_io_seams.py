@@ -60,7 +60,8 @@ async def test_the_current_context_is_the_one_whose_code_is_running(memory: Memo
         seen["tool"] = seen["tool"] is ctx
         begun = await ctx.begin("half")
         assert isinstance(begun, Attempt)
-        async with begun:
+        async with begun as entered:
+            assert entered is begun
             note("attempt")
             await begun.succeed(None)
         await child.start()
@@ -204,6 +205,28 @@ async def test_an_attempt_that_is_dropped_warns_and_lets_its_step_go(memory: Mem
     ]
 
 
+async def test_a_forgotten_attempt_lets_its_step_go_at_once(memory: MemoryStorage) -> None:
+    """If it fails, whoever forgets an attempt cannot begin the step again in the same session."""
+
+    async def again(ctx: Context, attempt: Attempt) -> Any:
+        attempts.append(repr(attempt))
+        second = await ctx.begin("same")
+        assert repr(second) == "<Attempt of step 'same', open>"
+        with pytest.warns(ResourceWarning, match="step 'same' was begun and forgotten"):
+            del second
+            gc.collect()
+        third = await ctx.begin("same")
+        assert isinstance(third, Attempt)
+        assert third.step_id == "same"
+        await third.fail()
+        assert repr(third) == "<Attempt of step 'same', ended>"
+        return await succeeding(ctx, attempt)
+
+    attempts: list[str] = []
+    assert await halves(memory, again).start(run_id=RUN) == Suspended("go", RUN)
+    assert attempts == ["<Attempt of step 'half', open>"]
+
+
 async def test_nothing_else_is_done_between_the_halves(memory: MemoryStorage) -> None:
     """If it fails, what is done there is on record live, and never asked for on replay."""
 
@@ -218,9 +241,14 @@ async def test_nothing_else_is_done_between_the_halves(memory: MemoryStorage) ->
         async with attempt:
             await attempt.__aenter__()
 
-    with pytest.raises(UsageError, match="has already been entered"):
-        await halves(memory, entered_twice).start(run_id=RUN)
-    assert await journal_types(memory) == ["start", "start"]
+    async def entered_late(ctx: Context, attempt: Attempt) -> None:
+        await attempt.fail()
+        await attempt.__aenter__()
+
+    for body_of_two in (entered_twice, entered_late):
+        with pytest.raises(UsageError, match="has already been entered"):
+            await halves(memory, body_of_two).start(run_id=RUN)
+    assert await journal_types(memory) == ["start", "start", "start"]
 
 
 async def test_calls_of_one_name_may_not_overlap_in_halves_either(memory: MemoryStorage) -> None:

@@ -188,22 +188,35 @@ def read_lists() -> dict[Name, str]:
     return listed
 
 
-def _modules(names: Sequence[str]) -> list[str]:
-    """Return the modules of these names, of these last parts of names, or in these packages."""
+def choose(names: Sequence[str]) -> list[str]:
+    """Return the modules of these names or ``_aliases``, all if there are none, in their order."""
     every = [module for suite in SUITES for module in suite.modules]
-    known = {(each, alias) for each in every for alias in (each, each.rpartition(".")[2])}
-    known |= {(each, f"{package_of(each)}.*") for each in every}
+    known = {(each, alias) for each in every for alias in _aliases(each)}
     if unknown := set(names) - {alias for _, alias in known}:
         sys.exit(f"no module {', '.join(sorted(unknown))}. There are {', '.join(every)}")
     chosen = {module for module, alias in known if alias in names}
     return [each for each in every if not names or each in chosen]
 
 
+def _aliases(module: str) -> Iterator[str]:
+    """Yield the names that stand for a module: its own, its last part, every package around it."""
+    yield module
+    yield module.rpartition(".")[2]
+    parts = module.split(".")
+    if path_of(module).name == "__init__.py":
+        parts.append("")
+    for end in range(1, len(parts)):
+        yield ".".join((*parts[:end], "*"))
+
+
 def main(arguments: Sequence[str]) -> int:
     """Return the exit code: 0 if nothing survived that is not listed."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
     parser.add_argument(
-        "modules", nargs="*", metavar="module", help="as in `machine` or `kassette_cli.*`; or all"
+        "modules",
+        nargs="*",
+        metavar="module",
+        help="as in `machine` or `kassette_cli.verbs.*`; or all",
     )
     parser.add_argument("--seconds", type=float, default=DAY, help="stop after so long")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at a time")
@@ -212,7 +225,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     os.chdir(ROOT)
     listed = read_lists()
-    modules = _modules(options.modules)
+    modules = choose(options.modules)
     drawn = draw(modules, listed, options.sample, options.seed) if options.sample else set()
     if drawn:
         modules = [each for each in modules if each in {module for module, _, _ in drawn}]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.mutation.__main__ import Name, draw, name_of, read_lists
+from tests.mutation import trial
+from tests.mutation.__main__ import Name, choose, draw, name_of, read_lists
 from tests.mutation.children import forked
 from tests.mutation.mutants import mutants_of
 from tests.mutation.suites import NOT_JUDGED, ROOT, SUITES, files_of, path_of
@@ -99,6 +101,21 @@ def test_every_module_is_judged_by_one_suite() -> None:
     assert all((ROOT / file).is_file() for suite in SUITES for file in files_of(suite))
 
 
+def test_modules_are_chosen_by_name_by_its_last_part_or_by_any_package_around_them() -> None:
+    """Whoever asks for one folder would have to write down its files, and forget the new ones."""
+    every = choose([])
+    assert choose(["kassette.waits"]) == choose(["waits"]) == ["kassette.waits"]
+    assert choose(["kassette_cli.output.units", "waits"]) == [
+        "kassette.waits",
+        "kassette_cli.output.units",
+    ]
+    for package in ("kassette", "kassette.evidence", "kassette_io.testing", "kassette_cli.verbs"):
+        inside = [each for each in every if f"{each}.".startswith(f"{package}.")]
+        assert choose([f"{package}.*"]) == inside != []
+    with pytest.raises(SystemExit, match=r"no module kassette\.evidenc\.\*, wait\. There are "):
+        choose(["kassette.evidenc.*", "wait", "waits"])
+
+
 def test_a_sample_is_the_same_for_its_seed_and_leaves_out_what_is_known_to_survive() -> None:
     """CI would be red one day and green the next, for another reason than a change."""
     modules = ["kassette.naming", "kassette_cli.output.units"]
@@ -149,6 +166,21 @@ def test_every_other_program_is_executed() -> None:
     with forked():
         done = subprocess.run(["sh", "-c", "echo $0"], capture_output=True, check=True)
     assert done.stdout == b"sh\n"
+
+
+@pytest.mark.parametrize("code", [trial.SURVIVED, trial.KILLED])
+def test_a_trial_ends_whatever_its_tests_have_closed(code: int) -> None:
+    """Each trial would go on as a bench of its own, and soon there would be thousands."""
+
+    def work() -> int:
+        sys.stdout.close()
+        return code
+
+    bench = os.getpid()
+    pid, status = trial.wait(trial.fork(work))
+    assert os.getpid() == bench
+    assert pid != bench
+    assert os.waitstatus_to_exitcode(status) == code
 
 
 JUDGED = """

@@ -300,7 +300,10 @@ def _cover(
     seen: set[tuple[str, int]] = set()
 
     def tell() -> None:
-        (scratch / f"{os.getpid()}.ran").write_text(json.dumps(list(seen)))
+        whole = scratch / f"{os.getpid()}.ran"
+        part = whole.with_suffix(".part")  # a child may be killed while it writes
+        part.write_text(json.dumps(list(seen)))
+        part.replace(whole)
 
     def told(path: Path) -> list[tuple[str, int]]:
         ran = json.loads(path.read_text())
@@ -359,6 +362,7 @@ def wait(pid: int | None = None) -> tuple[int, int]:
 
 
 def _work(work: Callable[[], int], log: Path | None) -> NoReturn:
+    """Do ``work`` and end. What got out of here would go on as a second bench."""
     code = KILLED
     try:
         os.setpgid(0, 0)
@@ -372,5 +376,6 @@ def _work(work: Callable[[], int], log: Path | None) -> NoReturn:
     except BaseException:
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
+        with suppress(ValueError, OSError):  # a test may have closed it
+            sys.stdout.flush()
         os._exit(code)
