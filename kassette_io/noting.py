@@ -86,7 +86,7 @@ class NotesRunning(Protocol):
     """What a storage can do that keeps which steps are running beside the journal."""
 
     def note_running(self, run_id: str, session: int, running: bytes) -> None:
-        """Say which steps are running, as a JSON array; survives the process. Never raises."""
+        """Write which steps are running, as a JSON array; survives the process. Never raises."""
         ...
 
 

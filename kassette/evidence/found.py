@@ -26,7 +26,7 @@ from kassette.notes import (
 )
 
 MOST_TORN: Final = 4096
-"""How many bytes of a torn line are kept."""
+"""How many bytes of a torn line are noted."""
 
 
 def found(entries: Sequence[Entry], left: Found | None) -> Found | None:

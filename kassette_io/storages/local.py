@@ -107,7 +107,7 @@ class LocalStorage:
         return None if known is None else known.left
 
     def note_running(self, run_id: str, session: int, running: bytes) -> None:
-        """Say beside the journal which steps are running (JSON); it survives any process death.
+        """Write beside the journal which steps are running (JSON); it survives any process death.
 
         Quick, and neither durable nor certain: it is for people. Never raises.
         """

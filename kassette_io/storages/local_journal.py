@@ -125,7 +125,7 @@ class LocalJournal:
         return journal.entries, Known(tail, journal.whole, inode, ending, left)
 
     def note_running(self, session: int, running: bytes) -> None:
-        """Say in the lock file which steps of ``session`` are running; from any thread."""
+        """Write into the lock file which steps of ``session`` are running; from any thread."""
         lock = self._lock
         if lock is not None and self.session == session:
             lock.note_running(running)

@@ -114,7 +114,7 @@ class RunLock:
         return _names(self._path, self._found)
 
     def note_running(self, running: bytes) -> None:
-        """Say which steps are running, as a JSON array; from any thread. Never raises.
+        """Write which steps are running, as a JSON array; from any thread. Never raises.
 
         What would not fit into what is read of a lock file is left out.
         """

@@ -35,7 +35,7 @@ THIRD_PERSON = re.compile(
 _VERBS = """
     Abandon Accept Add Append Apply Await Begin Build Call Cancel Check Close Compare
     Continue Count Create Declare Decode Delete Deliver Describe Discard Drop Encode End
-    Escape Exit Fail Fork Format Forward Handle Join Leave Log Make Mark Notify Number Open
+    Escape Exit Fail Forget Fork Format Forward Handle Join Leave Log Make Mark Note Notify Number Open
     Parse Pause Post Prepend Print Protect Put Quote Raise Read Record Refuse Release Remove
     Replace Replay Resolve Return Run See Send Serve Set Show Sleep Store Sync Take Verify
     Wait Wake Wrap Write Yield

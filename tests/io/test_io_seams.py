@@ -212,7 +212,7 @@ async def test_a_forgotten_attempt_lets_its_step_go_at_once(memory: MemoryStorag
         attempts.append(repr(attempt))
         second = await ctx.begin("same")
         assert repr(second) == "<Attempt of step 'same', open>"
-        with pytest.warns(ResourceWarning, match="step 'same' was begun and forgotten"):
+        with pytest.warns(ResourceWarning, match="step 'same' was begun but never entered"):
             del second
             gc.collect()
         third = await ctx.begin("same")
