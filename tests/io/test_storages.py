@@ -63,5 +63,5 @@ def test_a_file_url_names_a_directory(
 )
 def test_what_names_no_storage_is_refused(url: str) -> None:
     """If it fails, a typing error in a URL makes an empty storage somewhere."""
-    with pytest.raises(UsageError, match=r"names no storage|names a host"):
+    with pytest.raises(UsageError, match=r"is not a storage URL|name a host"):
         open_storage(url)

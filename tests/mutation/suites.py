@@ -90,7 +90,7 @@ SUITES = (
         [
             "kassette_io",
             *_named("kassette_io", "_clock attempts branches calling context driver lifecycle"),
-            *_named("kassette_io", "observing results run settling streaming workflows"),
+            *_named("kassette_io", "noting observing results run settling streaming workflows"),
             *_named("kassette_io.loops", "threads waiting waiting_asyncio waiting_trio"),
             *_named("kassette_io.storages", "memory object_store protocol urls"),
         ],
