@@ -274,7 +274,7 @@ async def test_where_the_etag_is_no_md5_a_head_tells_the_length(
             assert found is not None
             assert (found.content, found.etag) == (b"1\n2\n", "not-an-md5")
         else:
-            with pytest.raises(StorageError, match=r"came of 9|without a length"):
+            with pytest.raises(StorageError, match=r"received 4 of 9|without a length"):
                 await client.get_object("k")
         assert proxy.methods() == ["GET", "HEAD"]
 
