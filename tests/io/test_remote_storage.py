@@ -280,7 +280,7 @@ async def test_d5_past_the_patience_it_is_a_storage_error_and_a_restart_recovers
     async with await start(storage, "run-1") as run:
         client.take_log()
         client.faults.append(Fault.LATE)
-        with pytest.raises(StorageError, match="may have landed") as caught:
+        with pytest.raises(StorageError, match="may have been written") as caught:
             await run.record("llm", result, 1)
     assert caught.value.run_id == "run-1"
     assert not caught.value.rolled_back
