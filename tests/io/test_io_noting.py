@@ -263,7 +263,7 @@ async def test_a_renamed_step_is_told_and_runs(
     await crash_after(memory, "pay")
     assert await flow.start(run_id=RUN) == Success(2, RUN)
     assert heard.diverged_at == [("pay_now", ("pay",))]
-    assert "part at step 'pay_now'" in caplog.text
+    assert "diverge at step 'pay_now'" in caplog.text
     assert "'pay'" in caplog.text
     assert (await memory.read_all(RUN))[-1].extra == {"passedOver": ["pay"]}
 

@@ -191,7 +191,7 @@ async def test_of_branches_that_part_the_first_is_shown(journal: Path) -> None:
 
     with pytest.raises(AssertionError, match=r"requested:  step '(mail|chat):post'") as caught:
         await JournalReplay(journal).run(changed)
-    assert str(caught.value).count("asked for:") == 1
+    assert str(caught.value).count("requested:") == 1
 
 
 async def test_a_bare_except_cannot_hide_that_they_part(journal: Path) -> None:
@@ -220,7 +220,7 @@ async def test_a_recorded_step_that_nobody_asks_for_fails(journal: Path) -> None
         await JournalReplay(journal).run(shorter)
     message = str(caught.value)
     assert "diverge at offset 6" in message
-    assert "asked for:  nothing more; the workflow ended with Success(" in message
+    assert "requested:  nothing more; the workflow ended with Success(" in message
     assert "If this is intended, pass allow_unused=['mail:send', 'chat:send', 'note']" in message
     replay = JournalReplay(journal)
     allowed = await replay.run(shorter, allow_unused=["mail:send", "chat:send", "note"])
