@@ -140,7 +140,7 @@ async def test_d14_a_live_kassette_of_the_other_language_is_respected(
     for _ in range(2):
         with pytest.raises(WriteContentionError) as refused:
             await start(storage, RUN)
-        assert f"is open in process {pid}, as {lock} says" in str(refused.value)
+        assert f"is open in process {pid}, according to {lock}" in str(refused.value)
         assert refused.value.run_id == RUN
         assert lock.read_bytes() == content
     assert os.listdir(directory) == [lock.name]
