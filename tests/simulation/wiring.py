@@ -2,7 +2,7 @@
 
 What stays real: the core, the object append loop, LocalStorage with its journal and its lock,
 RemoteStorage, Run, Context and Workflow. What is replaced: how a task waits for another, the writer
-threads, the module ``os``, the wall clock and random tokens.
+threads, the module ``os``, the wall clock, the process and random tokens.
 """
 
 from __future__ import annotations
@@ -207,6 +207,7 @@ def wired() -> Iterator[None]:
         (local_journal, "os", None),
         (local_journal, "open", None),
         (run_lock, "os", None),
+        (local_journal, "read_lock", lambda path: None),
         (run_lock, "fcntl", None),
         (run_lock, "_GUARD", nullcontext()),
         (run_lock, "_DESCRIPTORS", set()),
@@ -238,6 +239,7 @@ def wired() -> Iterator[None]:
         (workflows, "as_session_storage", lambda storage: storage),
         (lifecycle, "checkpoint_if_cancelled", _nothing),
         (lifecycle, "_token", lambda: f"w{_world().count()}"),
+        (lifecycle, "session_notes", lambda code: {"host": "simulated", "pid": 7, "code": code}),
     ]
     before = [(where, name, where.__dict__.get(name, missing)) for where, name, _ in replaced]
     logger = logging.getLogger("kassette")
