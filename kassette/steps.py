@@ -65,7 +65,7 @@ class Steps:
 
     __slots__ = ("_failed", "_lanes", "_names", "_open", "_recorded", "_run_id", "strict")
 
-    def __init__(self, recorded: Recorded, run_id: str, *, strict: bool = False) -> None:
+    def __init__(self, recorded: Recorded, run_id: str, *, strict: bool) -> None:
         self._recorded = recorded
         self._run_id = run_id
         self.strict = strict
@@ -134,14 +134,13 @@ class Steps:
                 self._lanes.asked(step_id)
             return INTERCHANGEABLE, ()
         path, caller, aside = command.path, command.caller, command.aside
-        lane = ""
         passed: tuple[str, ...] = ()
         if entry is None:
             lane, passed = self._lanes.runs(step_id, path, caller, aside=aside)
-            parts = bool(passed)
+            diverges = bool(passed)
         else:
-            parts = self._lanes.replays(entry, path, caller, aside=aside)
-        if not parts:
+            lane, diverges = "", self._lanes.replays(entry, path, caller, aside=aside)
+        if not diverges:
             return lane, ()
         if self.strict:
             expected = passed[0] if passed else step_id

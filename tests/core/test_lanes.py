@@ -11,7 +11,10 @@ import pytest
 from kassette import (
     Complete,
     Diverged,
+    EnterParallel,
     Entry,
+    LeaveParallel,
+    Machine,
     Record,
     Replay,
     ReplayMismatchError,
@@ -19,11 +22,12 @@ from kassette import (
     StepEntry,
     StepFailed,
     StepSucceeded,
+    SuspendError,
     UsageError,
 )
 from kassette.notes import step_notes_of
 
-from .driving import Session, opened
+from .driving import NOW, Session, opened
 
 Program = list[Any]
 
@@ -84,6 +88,47 @@ def test_a_strict_session_refuses_where_they_part(asked: tuple[str, ...]) -> Non
     assert refused.value.step_id == asked[-1]
     assert bool(refused.value.passed_over) == (asked == ("pay_now",))
     assert not isinstance(refused.value, UsageError)
+
+
+def test_a_refusal_names_the_first_recorded_step() -> None:
+    """Whoever compares the names would look at the wrong step."""
+    again = opened(recorded("look", "check", "pay"), strict=True)
+    ask(again, "look")
+    with pytest.raises(ReplayMismatchError) as refused:
+        ask(again, "send")
+    assert refused.value.expected_name == "check"
+    assert refused.value.passed_over == ("check", "pay")
+    in_order = opened(recorded("a", "b"), strict=True)
+    ask(in_order, "b")
+    with pytest.raises(ReplayMismatchError) as refused:
+        ask(in_order, "a")
+    assert (refused.value.expected_name, refused.value.passed_over) == ("a", ())
+
+
+def test_waits_note_their_branch_and_the_last_what_was_passed_over() -> None:
+    """Of two open approvals nobody could tell which belongs where; a removed step left no trace."""
+    again = opened(recorded("a", "b"))
+    ask(again, "a")
+    again.do(EnterParallel(("x", "y")))
+    for key in "x", "y":
+        with pytest.raises(SuspendError):
+            again.wait(f"ok:{key}", (key, "z"))
+    with pytest.raises(SuspendError):
+        again.do(LeaveParallel(("x", "y")))
+    assert [each.extra for each in again.stored[-2:]] == [
+        {"branch": "x:z"},
+        {"branch": "y:z", "passedOver": ["b"]},
+    ]
+
+
+def test_a_session_that_was_taken_up_may_be_strict() -> None:
+    """A fork would run what its workflow refuses to run anywhere else."""
+    stored = recorded("look", "pay")
+    lenient = Machine.opened("run-1", stored)
+    assert lenient.handle(Record("send"), now=NOW)[-1] == RunStep("send", "send")
+    strict = Machine.opened("run-1", stored, strict=True)
+    with pytest.raises(ReplayMismatchError):
+        strict.handle(Record("send"), now=NOW)
 
 
 def test_what_was_never_asked_for_stands_in_the_last_entry() -> None:
