@@ -3,6 +3,10 @@
 - ``spans``        how long each session, step and wait took
 - ``found``        what a session finds of an earlier one that never ended
 - ``open_waits``   the events that a run still waits for
+- ``diagnosis``    what became of a run, why it stopped, and what to do next
+- ``advice``       the call or command that is safe to follow
+- ``sessions``     which process and which code wrote each session
+- ``deliveries``   which events were delivered, by whom, and what became of each
 - ``fork_points``  where a run can be forked, and what the fork replays
 - ``difference``   where two runs diverge
 - ``summary``      a summary of a run, for a long journal from its head and tail alone
