@@ -2,7 +2,8 @@
 
 Rules:
 - Exit codes: 0 success; 1 the storage or the run refuses, or the output cannot be written; 2 the
-  command line itself is wrong; 130 interrupted; 141 the reader closed the pipe.
+  command line itself is wrong; 130 interrupted; 141 the reader closed the pipe. A verb may have
+  further codes for what it has found, from 10 on.
 - An error is one line on standard error that begins with ``kassette:``; never a traceback.
 - Nothing is printed while an event loop runs, so that an interrupt never waits for a loop that is
   blocked on a full pipe.
@@ -41,16 +42,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         from kassette_cli.interrupts import heeded
 
         with heeded(INTERRUPTED) as writing:
-            _answer(argv, writing)
+            return _answer(argv, writing)
     except BaseException as error:
         code, message = _explain(error)
         if message is not None:
             _complain(message)
         return code
-    return DONE
 
 
-def _answer(argv: Sequence[str] | None, writing: Event) -> None:
+def _answer(argv: Sequence[str] | None, writing: Event) -> int:
     from kassette_cli.misuse import HelpWanted
     from kassette_cli.parser import parse_arguments
     from kassette_cli.table import load
@@ -61,10 +61,10 @@ def _answer(argv: Sequence[str] | None, writing: Event) -> None:
         arguments = parse_arguments(argv)
     except HelpWanted as help_wanted:
         _print(_write, [str(help_wanted).encode()])
-        return
+        return DONE
     if arguments.version:
         _print(_write, [f"kassette {_version()}\n".encode()])
-        return
+        return DONE
     verb = load(arguments.verb)
     if verb.writes:
         writing.set()
@@ -82,6 +82,7 @@ def _answer(argv: Sequence[str] | None, writing: Event) -> None:
         console = terminal.make_console()
         shown = verb.shown(arguments, storage, console)
         _print(lambda each: terminal.show(console, each), shown)
+    return verb.exit_code
 
 
 def _import_terminal() -> ModuleType | None:

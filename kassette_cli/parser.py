@@ -44,6 +44,7 @@ exit codes:
   0    success
   1    the storage or the run refuses, or the output cannot be written
   2    the command line is wrong
+  10…  debug only: the verdict, see kassette debug --help
   130  interrupted
   141  the reader closed the pipe (e.g. head)
 
@@ -54,7 +55,8 @@ environment:
 
 examples:
   kassette --storage file:.kassette list --status failed,suspended
-  kassette --storage file:.kassette status run-abc
+  kassette --storage file:.kassette debug run-abc
+  kassette --storage file:.kassette pending
   kassette --storage file:.kassette dump run-abc --offset 7 | jq 'select(.type == "step")'
   kassette --storage file:.kassette steps run-abc
   kassette --storage file:.kassette fork run-abc --from-step 'llm#3'

@@ -51,6 +51,8 @@ class Verb:
         self.is_live: Callable[[Namespace], bool] = said.get("is_live", _never)
         self.writes: bool = said.get("WRITES", False)
         self.offered: Mapping[str, Sequence[str]] = said.get("OFFERED", {})
+        self.code_of: Callable[[Any], int] = said.get("exit_code", _success)
+        self.exit_code = 0
         self.needs_storage = self.find is not None or self.stream_lines is not None
 
     def shown(
@@ -68,6 +70,7 @@ class Verb:
         assert self.view is not None
         with nullcontext() if self.progress is None else reading(self.progress, console):
             found = perform(storage, self.find_to_view, arguments)
+        self.exit_code = self.code_of(found)
         yield from self.view(found, arguments)
 
     def lines(
@@ -83,6 +86,7 @@ class Verb:
             from kassette_cli.storage import perform
 
             found = perform(storage, self.find, arguments)
+        self.exit_code = self.code_of(found)
         lines: Iterable[bytes] = self.make_lines(found, arguments)
         return lines
 
@@ -111,3 +115,7 @@ def load_all(wanted: Iterable[str] | None = None) -> list[Verb]:
 
 def _never(_: Namespace) -> bool:
     return False
+
+
+def _success(_: object) -> int:
+    return 0

@@ -131,7 +131,7 @@ def after_deadline(calls: Calls, entries: Sequence[Entry], late: OpenWait) -> Ad
                 "the answer was given before the deadline (no fork is needed)",
                 calls.resume(late.event, given=True),
             ),
-            Way("otherwise, with the run id that fork prints", calls.start_fork()),
+            Way("it was not, with the run id that fork prints", calls.start_fork()),
         ),
     )
 

@@ -364,7 +364,7 @@ def _why(
         case "running":
             return f"{holder} has it open, {steps or 'and which step is running is unknown'}"
         case "waits":
-            return f"it needs {', '.join(f'{each.event!r} ({each.reason})' for each in waits)}"
+            return f"it needs {', '.join(repr(each.event) for each in waits)}"
         case "late":
             passed = [f"{each.event!r} ({each.deadline})" for each in waits if each.late]
             return f"the deadline has passed of {', '.join(passed)}"

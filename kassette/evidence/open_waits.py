@@ -28,6 +28,11 @@ class OpenWait(Immutable, kw_only=True):
     branch: str | None
     offset: int
 
+    @property
+    def question(self) -> str:
+        """The reason, if the workflow gave one; empty if it only repeats the event."""
+        return "" if self.reason == f"Waiting for event: {self.event}" else self.reason
+
     def to_json(self) -> dict[str, Any]:
         """Return the form that programs read."""
         return {

@@ -16,6 +16,7 @@ It may also define:
 - ``stream_lines(storage, arguments, stdout)``, ``stream_view(storage, arguments, console)``
   instead of ``find``, ``lines`` and ``view``: for a result that is printed as it is read
 - ``prints_lines(arguments)``  whether to print lines on a terminal as well
+- ``exit_code(found)``  the exit code that the result stands for, if that may be other than 0
 - ``is_live(arguments)``  whether to write each line as soon as it is available
 - ``WRITES``         whether it writes to the storage
 - ``OFFERED``        the completions a shell offers for the values of its options

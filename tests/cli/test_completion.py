@@ -135,7 +135,7 @@ VALUES = {
     "fork": {"--from-offset": "N", "--from-step": "ID", "--new-run-id": "ID"},
 }
 """What help calls the value of each option."""
-RUNS = {verb: ["RUN"] for verb in ("status", "dump", "timeline", "steps", "fork")}
+RUNS = {verb: ["RUN"] for verb in ("debug", "status", "dump", "timeline", "steps", "fork")}
 RUNS["diff"] = ["RUN_A", "RUN_B"]
 """What help calls the runs that a verb is given."""
 

@@ -48,7 +48,7 @@ def test_without_fcntl_nothing_is_called_a_bug(url: str, tmp_path: Path) -> None
 MISUSES = [
     (
         (),
-        "no verb given; choose one of list, status, dump, timeline, steps, diff, fork, check, completion; "
+        "no verb given; choose one of list, debug, pending, status, dump, timeline, steps, diff, fork, check, completion; "
         "see kassette --help",
     ),
     (("lst",), "'lst'"),

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
+import orjson
 import pytest
 from rich.console import Console, RenderableType
 
@@ -26,11 +27,13 @@ from kassette import (
     SuspendEntry,
     Unsettled,
 )
+from kassette.evidence.diagnosis import Lock
 from kassette.evidence.difference import compare
 from kassette.evidence.fork_points import fork_points
 from kassette.evidence.open_waits import open_waits
 from kassette.evidence.spans import timeline
 from kassette.evidence.summary import RunSummary
+from kassette.notes import Running, write_notes
 from kassette.timestamps import seconds_between
 from kassette_cli.output import pieces
 from kassette_cli.output.escaping import on_one_line, visible
@@ -186,11 +189,28 @@ def test_text_from_a_journal_neither_steers_the_terminal_nor_is_markup() -> None
     other = journal_of(
         start(), StepEntry.of(session=1, timestamp=AT, step_id=EVIL, name="s", result=EVIL)
     )
+    running = Running(EVIL, EVIL, 2, EVIL)
+    lock = Lock(held=False, pid=1, host=EVIL, since=EVIL, session=1, running=(running,))
+    found = {"session": 1, "torn": EVIL, "running": [running.to_json()]}
+    process = write_notes({"host": EVIL, "lib": EVIL, "code": EVIL, "pid": 7, "found": found})
+    noted = journal_of(
+        start(extra_json=process, workflow=EVIL),
+        start(
+            2, extra_json=write_notes({"host": "other", "delivers": {"event": EVIL, "by": EVIL}})
+        ),
+        suspend(EVIL, EVIL).replace(extra_json=write_notes({"branch": EVIL, "passedOver": [EVIL]})),
+        suspend(EVIL),
+        CompleteEntry(session=1, timestamp=AT, result_json=orjson.dumps({EVIL: EVIL})),
+    )
     report = RunReport(run_id="r", entries=entries)
     for renderables in (
         list(journal(entries)),
         [*showing.status(report, EVIL, now=NOW)],
         [*showing.status(RunReport(run_id="r", entries=entries[:3]), EVIL, now=NOW)],
+        [*showing.debug("r", entries, EVIL, now=NOW, lock=None)],
+        [*showing.debug("r", noted, EVIL, now=NOW, lock=lock)],
+        [*showing.debug("r", noted[:3], EVIL, now=NOW, lock=lock)],
+        [*showing.pending({"r": noted[:4], "u": StorageError(EVIL)}, EVIL, now=NOW)],
         list(journal(entries, full=True)),
         [*showing.steps(fork_points(entries), EVIL, EVIL)],
         [*showing.timeline(list(timeline(entries)))],
@@ -282,6 +302,7 @@ def test_what_is_to_be_pasted_is_never_folded() -> None:
     for renderables in (
         showing.status(report, url, now=NOW),
         showing.steps(fork_points(entries), "r", url),
+        showing.debug("r", entries, url, now=NOW, lock=None),
     ):
         lines = [line.strip() for line in shown(*renderables, width=40).splitlines()]
         assert f"kassette --storage {url} fork r --from-offset 1" in lines

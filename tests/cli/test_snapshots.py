@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console, RenderableType
 
-from kassette import Entry, decode_journal
+from kassette import Entry, JournalCorruptionError, decode_journal
 from kassette.evidence.difference import compare
 from kassette.evidence.fork_points import fork_points
 from kassette.evidence.spans import timeline
@@ -23,7 +23,7 @@ from kassette_cli.verbs.status import RunReport
 
 from . import showing
 from .journals import JOURNALS
-from .stories import REFUND, REFUND_AGAIN, placed
+from .stories import EXPLAINED, REFUND, REFUND_AGAIN, placed
 
 REWRITE = os.environ.get("KASSETTE_REWRITE_SNAPSHOTS") == "1"
 SNAPSHOTS = Path(__file__).parent / "snapshots"
@@ -54,6 +54,13 @@ def picture(name: str, store: Path, width: int) -> Iterable[RenderableType]:
         case "status":
             entries = refund if run_id == "refund" else entries_of(run_id)
             return [*showing.status(RunReport(run_id=run_id, entries=entries), URL, now=NOW)]
+        case "debug":
+            state, entries = EXPLAINED[run_id]
+            return [*showing.debug(run_id, placed(entries), URL, now=NOW, lock=state)]
+        case "pending":
+            runs = {name: placed(entries) for name, (_, entries) in EXPLAINED.items()}
+            damage = JournalCorruptionError("journal, line 3: no JSON", line=3)
+            return [*showing.pending({**runs, "damaged": damage}, URL, now=NOW)]
         case "dump":
             return journal(refund if run_id == "refund" else again)
         case "timeline":
@@ -67,6 +74,8 @@ def picture(name: str, store: Path, width: int) -> Iterable[RenderableType]:
 NAMES = [
     "list",
     *(f"status-{run_id}" for run_id in (*STATES, "refund")),
+    *(f"debug-{run_id}" for run_id in EXPLAINED),
+    "pending",
     "dump-refund",
     "dump-again",
     "timeline-refund",

@@ -28,6 +28,8 @@ WITHOUT_PICTURES = {
 }
 CALLS = {
     "list": (),
+    "debug": ("completed",),
+    "pending": (),
     "status": ("failed",),
     "dump": ("failed",),
     "timeline": ("failed",),
@@ -131,7 +133,7 @@ def test_a_new_verb_is_one_file(
     (directory / "toy.py").write_text(TOY, "utf-8")
     monkeypatch.setattr(verbs, "__path__", [*verbs.__path__, str(directory)])
 
-    assert [each.name for each in table.load_all()] == [*NAMES[:4], "toy", *NAMES[4:]]
+    assert [each.name for each in table.load_all()] == [*NAMES[:6], "toy", *NAMES[6:]]
     assert "toy          count the entries of a run" in help_of()
     assert "what they are called" in help_of("toy")
     for shell in completion.SHELLS:

@@ -22,6 +22,8 @@ _kassette() {
         --storage|--limit|--status|--older-than|--offset|--from-offset|--from-step|--new-run-id) ;;
         *) case "$verb:$current" in
             list:-*) offered="--limit --status --older-than --ids --storage --json --help" ;;
+            debug:-*) offered="--storage --json --help" ;;
+            pending:-*) offered="--storage --json --help" ;;
             status:-*) offered="--storage --json --help" ;;
             dump:-*) offered="--offset --follow --full --storage --json --help" ;;
             timeline:-*) offered="--storage --json --help" ;;
@@ -31,9 +33,9 @@ _kassette() {
             check:-*) offered="--storage --json --help" ;;
             completion:-*) offered="--storage --json --help" ;;
             :-*) offered="--storage --json --help --version" ;;
-            :*) offered="list status dump timeline steps diff fork check completion" ;;
+            :*) offered="list debug pending status dump timeline steps diff fork check completion" ;;
             completion:*) offered="bash zsh fish" ;;
-            status:*|dump:*|timeline:*|steps:*|diff:*|fork:*)
+            debug:*|status:*|dump:*|timeline:*|steps:*|diff:*|fork:*)
                 if [[ -n $storage ]]; then
                     offered="$(kassette --storage "$storage" \
                         list --ids --limit 1000 2>/dev/null)"

@@ -16,6 +16,9 @@ complete -c kassette -n '__fish_seen_subcommand_from list' -l limit -x
 complete -c kassette -n '__fish_seen_subcommand_from list' -l status -x -a 'completed failed cancelled suspended unsettled unreadable'
 complete -c kassette -n '__fish_seen_subcommand_from list' -l older-than -x
 complete -c kassette -n '__fish_seen_subcommand_from list' -l ids
+complete -c kassette -n __fish_use_subcommand -a debug -d 'explain what happened to a run, why it stopped, and what to do next'
+complete -c kassette -n '__fish_seen_subcommand_from debug' -a '(__kassette_runs)'
+complete -c kassette -n __fish_use_subcommand -a pending -d 'list every open wait of every run, with the call that answers it'
 complete -c kassette -n __fish_use_subcommand -a status -d 'show what a run is doing, from its journal alone'
 complete -c kassette -n '__fish_seen_subcommand_from status' -a '(__kassette_runs)'
 complete -c kassette -n __fish_use_subcommand -a dump -d 'print the entries of a run'\''s journal'

@@ -11,6 +11,8 @@ _kassette() {
     local -a verbs
     verbs=(
         'list:list the id of every run'
+        'debug:explain what happened to a run, why it stopped, and what to do next'
+        'pending:list every open wait of every run, with the call that answers it'
         'status:show what a run is doing, from its journal alone'
         'dump:print the entries of a run'\''s journal'
         'timeline:show how long each session, step and wait took'
@@ -27,6 +29,8 @@ _kassette() {
         verb) _describe verb verbs ;;
         rest) case $line[1] in
             list) _arguments '--limit:value:' '--status:status:_values -s , status completed failed cancelled suspended unsettled unreadable' '--older-than:value:' '--ids' '--storage:value:' '--json' '--help' ;;
+            debug) _arguments '--storage:value:' '--json' '--help' '*:run:_kassette_runs' ;;
+            pending) _arguments '--storage:value:' '--json' '--help' ;;
             status) _arguments '--storage:value:' '--json' '--help' '*:run:_kassette_runs' ;;
             dump) _arguments '--offset:value:' '--follow' '--full' '--storage:value:' '--json' '--help' '*:run:_kassette_runs' ;;
             timeline) _arguments '--storage:value:' '--json' '--help' '*:run:_kassette_runs' ;;
