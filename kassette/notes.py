@@ -79,14 +79,14 @@ class Running(NamedTuple):
         if not isinstance(said, dict):
             return None
         members = cast("dict[str, object]", said)
-        step_id = _text(members, "stepId")
+        step_id = text_in(members, "stepId")
         if step_id is None:
             return None
         return cls(
             step_id,
-            _text(members, "startedAt"),
-            _number(members, "attempt"),
-            _text(members, "lastError"),
+            text_in(members, "startedAt"),
+            number_in(members, "attempt"),
+            text_in(members, "lastError"),
         )
 
 
@@ -175,12 +175,12 @@ def step_notes_of(entry: Entry) -> StepNotes:
     notes = notes_of(entry)
     errors = notes.get("errors")
     return StepNotes(
-        _text(notes, "startedAt"),
-        _number(notes, "attempts"),
+        text_in(notes, "startedAt"),
+        number_in(notes, "attempts"),
         _errors(cast("list[object]", errors)) if isinstance(errors, list) else (),
         ids_of(notes, "running"),
         ids_of(notes, "failed"),
-        _text(notes, "lane") or "",
+        text_in(notes, "lane") or "",
     )
 
 
@@ -189,11 +189,11 @@ def start_notes_of(entry: Entry) -> StartNotes:
     notes = notes_of(entry)
     delivers = notes.get("delivers")
     return StartNotes(
-        _text(notes, "host"),
-        _number(notes, "pid"),
-        _text(notes, "lib"),
-        _text(notes, "code"),
-        _text(notes, "opened"),
+        text_in(notes, "host"),
+        number_in(notes, "pid"),
+        text_in(notes, "lib"),
+        text_in(notes, "code"),
+        text_in(notes, "opened"),
         _found(notes.get("found")),
         cast("dict[str, Any]", delivers) if isinstance(delivers, dict) else None,
     )
@@ -206,7 +206,7 @@ def notes_of(entry: Entry) -> Mapping[str, Any]:
 
 def text_of(entry: Entry, key: str) -> str | None:
     """Return a note that is text."""
-    return _text(notes_of(entry), key)
+    return text_in(notes_of(entry), key)
 
 
 def ids_of(notes: Mapping[str, object], key: str) -> tuple[str, ...]:
@@ -237,11 +237,11 @@ def _found(said: object) -> Found | None:
         return None
     members = cast("dict[str, object]", said)
     return Found(
-        _number(members, "session"),
-        _number(members, "pid"),
-        _text(members, "host"),
+        number_in(members, "session"),
+        number_in(members, "pid"),
+        text_in(members, "host"),
         running_of(members.get("running")),
-        _text(members, "torn"),
+        text_in(members, "torn"),
     )
 
 
@@ -255,18 +255,20 @@ def _attempts(listed: list[object]) -> Iterable[FailedAttempt]:
             members = cast("dict[str, object]", each)
             seconds = members.get("seconds")
             yield FailedAttempt(
-                _text(members, "name") or "",
-                _text(members, "message") or "",
+                text_in(members, "name") or "",
+                text_in(members, "message") or "",
                 float(seconds) if isinstance(seconds, (int, float)) else 0.0,
             )
 
 
-def _text(members: Mapping[str, object], key: str) -> str | None:
+def text_in(members: Mapping[str, object], key: str) -> str | None:
+    """Return a note that is text, None if it is missing or malformed."""
     value = members.get(key)
     return value if isinstance(value, str) else None
 
 
-def _number(members: Mapping[str, object], key: str) -> int | None:
+def number_in(members: Mapping[str, object], key: str) -> int | None:
+    """Return a note that is a whole number, None if it is missing or malformed."""
     value = members.get(key)
     return value if type(value) is int else None
 

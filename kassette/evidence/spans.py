@@ -26,7 +26,7 @@ from kassette.entries import (
     is_terminal,
 )
 from kassette.immutable import Immutable
-from kassette.notes import step_notes_of
+from kassette.notes import notes_of, number_in, text_in
 from kassette.timestamps import instant, seconds_between
 
 
@@ -183,19 +183,20 @@ def _within(
     for entry in group:
         begin = None if session.copied else since
         if isinstance(entry, StepEntry):
-            notes = step_notes_of(entry)
-            measured = instant(notes.started_at) is not None
+            notes = notes_of(entry)
+            started, attempts = text_in(notes, "startedAt"), number_in(notes, "attempts")
+            measured = instant(started) is not None
             if measured:
-                begin = notes.started_at
-            yield StepSpan(
-                session=entry.session,
-                offset=entry.offset or 0,
-                step_id=entry.step_id,
-                begin=begin,
-                end=entry.timestamp,
-                seconds=seconds_between(begin, entry.timestamp),
-                measured=measured,
-                attempts=notes.attempts,
+                begin = started
+            yield StepSpan.of_fields(
+                entry.session,
+                entry.offset or 0,
+                entry.step_id,
+                begin,
+                entry.timestamp,
+                seconds_between(begin, entry.timestamp),
+                measured,
+                attempts,
             )
         elif isinstance(entry, ResumeEntry):
             begin = waits.get(entry.event_name)
