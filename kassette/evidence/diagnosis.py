@@ -67,6 +67,9 @@ VERDICTS: Final = (
 LARGEST: Final = 3
 """How many of the largest results and of the longest steps a diagnosis names."""
 
+_MOST_NAMES: Final = 5
+"""How many events a sentence names; the rest is in a list of its own."""
+
 
 @final
 class Lock(Immutable, kw_only=True):
@@ -353,7 +356,7 @@ def _why(
             return f"{name}: {message}" if name else message
         case CancelEntry(reason=reason) if reason == SUSPEND_TIMEOUT_EXPIRED:
             late = [each for each in waits if each.late] or waits
-            events = ", ".join(repr(each.event) for each in late)
+            events = _listed([repr(each.event) for each in late])
             return f"the deadline passed before {events or 'the event'} arrived"
         case CancelEntry(reason=reason):
             return reason or "the journal records no reason"
@@ -364,14 +367,20 @@ def _why(
         case "running":
             return f"{holder} has it open, {steps or 'and which step is running is unknown'}"
         case "waits":
-            return f"it needs {', '.join(repr(each.event) for each in waits)}"
+            return f"it needs {_listed([repr(each.event) for each in waits])}"
         case "late":
             passed = [f"{each.event!r} ({each.deadline})" for each in waits if each.late]
-            return f"the deadline has passed of {', '.join(passed)}"
+            return f"the deadline has passed of {_listed(passed)}"
         case "unsettled":
             return f"running, crashed or abandoned, which cannot be told from here; {holder} had it"
         case _:
             return f"{holder} has ended, {steps or 'and which step was running is unknown'}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return the first names, and how many more there are."""
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(names[:_MOST_NAMES]) + more
 
 
 def _steps(in_flight: Sequence[Running] | None) -> str:

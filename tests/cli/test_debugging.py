@@ -7,20 +7,24 @@ import os
 import signal
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
-from kassette.evidence.diagnosis import VERDICTS
+from kassette import StartEntry, encode_entry
+from kassette.evidence.diagnosis import VERDICTS, Diagnosis, Lock
 from kassette_cli.verbs import debug
+from kassette_io import LocalStorage, MemoryStorage
+from kassette_io.storages import lock_state
 
 from .journals import T0, T1, T2
 from .processes import environment, run, run_on_terminal
 
-ROOT = Path(__file__).parents[2]
 WORKER = """
 import anyio
 import os
@@ -271,6 +275,39 @@ def test_incident_9_the_slow_one_of_the_parallel_steps(tmp_path: Path) -> None:
     longest = json.loads(line)["longest"]
     assert longest[0] == {"stepId": "b:scan", "seconds": 400.0, "measured": True}
     assert [each["stepId"] for each in longest] == ["b:scan", "c:scan", "a:scan"]
+
+
+STARTED = StartEntry(session=1, timestamp=T0)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "verdict"),
+    [(True, False, "running"), (False, True, "running"), (False, False, "left")],
+)
+def test_a_session_that_opens_or_ends_meanwhile_has_not_left_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool, after: bool, verdict: str
+) -> None:
+    """A run that has just begun or ended would be said to be left by its process."""
+    (tmp_path / "run.jsonl").write_bytes(encode_entry(STARTED, 0))
+    held = iter((before, after))
+    monkeypatch.setattr(lock_state, "read_lock_state", lambda _: Lock(held=next(held)))
+    found = anyio.run(debug.find, LocalStorage(tmp_path), Namespace(run="run"))
+    assert found.verdict == verdict
+
+
+def test_on_an_object_store_nobody_can_tell_whether_a_process_has_the_run() -> None:
+    """The advice would be to start a run that another process is working on, which takes it over."""
+    storage = MemoryStorage()
+
+    async def asked() -> Diagnosis:
+        await storage.append("run", STARTED)
+        return await debug.find(storage, Namespace(run="run"))
+
+    found = anyio.run(asked)
+    assert (found.verdict, found.lock, found.next.call) == ("unsettled", None, None)
+    assert "takes the run over" in found.next.say
+    (line,) = debug.lines(found, Namespace(storage="s3://bucket"))
+    assert json.loads(line)["next"]["command"] == "kassette --storage s3://bucket dump run"
 
 
 def test_every_verdict_has_an_exit_code_of_its_own() -> None:

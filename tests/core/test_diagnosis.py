@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from kassette import Resume, Start, decode_journal
+from kassette import Resume, Start, SuspendedRun, decode_journal, run_status
 from kassette.evidence.diagnosis import VERDICTS, diagnose
+from kassette.evidence.pending import pending
 from kassette.forking import plan_fork
 from kassette.opening import must_cancel
 from kassette.replay import Recorded
@@ -65,6 +66,40 @@ def test_the_advice_does_no_harm_if_it_is_followed(story: Path) -> None:
             assert not must_cancel(resume, Recorded(entries), found.run_id, before)
 
 
+@pytest.mark.parametrize("story", list(stories()), ids=lambda path: str(path.stem))
+def test_the_answer_to_a_wait_does_no_harm_if_it_is_followed(story: Path) -> None:
+    """An approvals page would cancel a run, or run a step twice that a process died in."""
+    before = datetime(2026, 2, 2, tzinfo=UTC)
+    for entries, found in diagnoses(story.read_text("utf-8")):
+        for now in (before, LATE):
+            asked = list(pending(found.run_id, entries, now))
+            assert [each.wait.event for each in asked] == [each.event for each in found.waits]
+            for each in asked:
+                if each.answer.call is not None:
+                    assert isinstance(run_status(entries), SuspendedRun)
+                    resume = Resume(each.wait.event, None, None, None)
+                    assert not must_cancel(resume, Recorded(entries), found.run_id, now)
+                else:
+                    assert each.answer.command is not None
+                    assert each.answer.command[0] in ("fork", "debug")
+
+
+def test_one_passed_deadline_counts_for_every_wait_of_its_run() -> None:
+    """The answer to another wait of the run would cancel it."""
+    text = "".join(
+        f'{{"type":"suspend","session":1,"timestamp":"2026-01-31T12:00:00.000Z","reason":"why?",'
+        f'"waitingFor":"{event}"{deadline}}}\n'
+        for event, deadline in (("a", ',"timeout":"2026-02-01T00:00:00Z"'), ("b", ""))
+    )
+    entries = decode_journal(text.encode()).entries
+    first, second = pending("r", entries, LATE)
+    assert (first.wait.late, second.wait.late) == (True, False)
+    assert first.answer.command == second.answer.command == ("fork", "r", "--from-offset", "0")
+    assert second.to_json()["call"] is None
+    assert second.wait.question == "why?"
+    assert second.wait.replace(reason="Waiting for event: b").question == ""
+
+
 def test_a_journal_without_notes_says_unknown() -> None:
     """An old journal would be told as if it had been looked at."""
     line = '{"type":"start","session":1,"timestamp":"2026-01-31T12:00:00.000Z"}\n'
@@ -88,3 +123,15 @@ def test_every_fact_of_the_largest_results_is_bounded() -> None:
     assert [step for step, _ in found.size.largest] == ["s9", "s8", "s7"]
     assert found.size.results == sum(range(10)) + 20
     assert len(found.longest) <= 3
+
+
+def test_a_sentence_does_not_name_a_thousand_events() -> None:
+    """A run that asks many people would fill the screen with one line."""
+    text = "".join(
+        '{"type":"suspend","session":1,"timestamp":"2026-01-31T12:00:00.000Z","reason":"",'
+        f'"waitingFor":"e{n}"}}\n'
+        for n in range(1000)
+    )
+    found = diagnose("r", decode_journal(text.encode()).entries, now=LATE)
+    assert found.why == "it needs 'e0', 'e1', 'e2', 'e3', 'e4' and 995 more"
+    assert len(found.waits) == 1000

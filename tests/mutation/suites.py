@@ -48,7 +48,12 @@ def _all_of(package: str) -> list[str]:
 SUITES = (
     Suite(["tests/core"], _all_of("kassette")),
     Suite(
-        ["tests/cli/test_analyses.py", "tests/cli/test_pretty.py", "tests/cli/test_summaries.py"],
+        [
+            "tests/cli/test_analyses.py",
+            "tests/cli/test_pretty.py",
+            "tests/cli/test_summaries.py",
+            "tests/core/test_diagnosis.py",
+        ],
         _all_of("kassette.evidence"),
     ),
     Suite(
