@@ -5,6 +5,7 @@
 - ``open_waits``   the events that a run still waits for
 - ``diagnosis``    what became of a run, why it stopped, and what to do next
 - ``advice``       the call or command that is safe to follow
+- ``pending``      the open waits of a run, each with the call that answers it
 - ``sessions``     which process and which code wrote each session
 - ``deliveries``   which events were delivered, by whom, and what became of each
 - ``fork_points``  where a run can be forked, and what the fork replays

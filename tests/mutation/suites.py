@@ -76,6 +76,7 @@ SUITES = (
         ],
         _named("kassette_io.storages", "local_journal run_lock local"),
     ),
+    Suite(["tests/io/test_lock_state.py"], _named("kassette_io.storages", "lock_state")),
     Suite(
         [
             "tests/io/test_storages.py",
